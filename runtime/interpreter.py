@@ -1,0 +1,210 @@
+"""The TFLite interpreter under the step loop: which one is installed, whether it may see a file, and one step on it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import CharedgeError, InvalidOption
+from .package import SIGNATURE, Package
+
+MODULES = {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}
+"""The interpreters by distribution name, the preferred one first."""
+
+CHATTER = re.compile(
+    rb"^(INFO: Created TensorFlow Lite XNNPACK delegate for CPU\."
+    rb"|WARNING: All log messages before absl::InitializeLog.*"
+    rb"|I0000 .*)\n",
+    re.MULTILINE,
+)
+"""Lines of LiteRT's and TensorFlow's C++ that say nothing is wrong, and that no setting silences."""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """An interpreter that can be imported here."""
+
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+def installed_interpreters() -> Iterator[Installed]:
+    """The interpreters of this machine, the preferred one first."""
+    for name, module in MODULES.items():
+        try:
+            yield Installed(name, importlib.import_module(module).__version__)
+        except ImportError:
+            continue
+
+
+def choose_interpreter(package: Package, name: str | None = None) -> Installed:
+    """The interpreter to run a file on: the first one installed that the file names, or the one called `name`.
+
+    Raises:
+        InvalidOption: `name` is no interpreter.
+        CharedgeError: there is none that the file was tested on; it never sees the file, since the wrong pair crashes or,
+            worse, answers something else.
+    """
+    if name is not None and name not in MODULES:
+        raise InvalidOption(f"--interpreter {name!r} is unknown: choose {' or '.join(MODULES)}.")
+    needs = {entry.name: entry.minimum_version for entry in package.manifest.interpreters}
+    installed = [found for found in installed_interpreters() if name in (None, found.name)]
+    for found in installed:
+        if found.name in needs and _release(found.version) >= _release(needs[found.name]):
+            return found
+    wanted = {key: minimum for key, minimum in needs.items() if name in (None, key)}
+    if not wanted:
+        raise CharedgeError(
+            f"{package.path} ({package.manifest.quantization}) was not made for {name or 'any interpreter known here'}: "
+            f"convert the run again with another --quantization."
+        )
+    have = f"here is {' and '.join(map(str, installed))}" if installed else "none is installed here"
+    raise CharedgeError(
+        f"{package.path} needs {' or '.join(f'{key} {minimum} or later' for key, minimum in wanted.items())}, and {have}: "
+        f"run `pip install {_requirement(wanted)}`."
+    )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The numbers a version begins with: '2.3.0rc1' -> (2, 3, 0)."""
+    match = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(map(int, match.group().split("."))) if match else ()
+
+
+def _requirement(wanted: dict[str, str]) -> str:
+    """What to ask pip for on this machine: LiteRT has no wheels for 32-bit systems."""
+    has_litert = sys.maxsize > 2**32 and platform.machine() in ("x86_64", "AMD64", "aarch64", "arm64")
+    name = "ai-edge-litert" if "ai-edge-litert" in wanted and has_litert else list(wanted)[-1]
+    requirement = f"'{name}>={wanted[name]}'"
+    return f"{requirement} 'numpy<2'" if name == "tflite-runtime" else requirement
+
+
+class Step:
+    """One step of the model, for one or more rows: (token, state) -> (logits, state).
+
+    Attributes:
+        interpreter: what it runs on.
+        vocabulary_size: V, the columns of `logits`.
+        state_size: S, the columns of `state`.
+    """
+
+    def __init__(self, package: Package, threads: int = 1, interpreter: str | None = None) -> None:
+        """Load the flatbuffer into an interpreter.
+
+        Raises:
+            InvalidOption: `threads` is not positive.
+            CharedgeError: no fitting interpreter is installed, or it does not take the file.
+        """
+        if threads < 1:
+            raise InvalidOption(f"--threads {threads} must be at least 1.")
+        self.interpreter = choose_interpreter(package, interpreter)
+        self.vocabulary_size = package.manifest.vocabulary_size
+        self.state_size = package.manifest.state_size
+        self.rows = 1
+        module = importlib.import_module(f"{MODULES[self.interpreter.name]}.interpreter")
+        try:
+            with quiet_stderr():
+                self._interpreter: Any = module.Interpreter(model_content=package.flatbuffer, num_threads=threads)
+                runner = self._interpreter.get_signature_runner(SIGNATURE)
+                inputs, outputs = runner.get_input_details(), runner.get_output_details()
+                del runner  # while it lives, no tensor can be resized
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise CharedgeError(
+                f"{package.path} cannot be loaded by {self.interpreter} ({_first_line(error)}): "
+                "convert the run again with this version of charedge."
+            ) from None
+        try:
+            self._token, self._state = inputs["token"]["index"], inputs["state"]["index"]
+            self._logits, self._next_state = outputs["logits"]["index"], outputs["state"]["index"]
+        except KeyError as error:
+            raise CharedgeError(f"{package.path} has no tensor {error} in its signature: convert the run again.") from None
+        self._check_shapes(package)
+
+    def _check_shapes(self, package: Package) -> None:
+        """The allocated tensors against what the manifest says of them."""
+        one_row = {
+            self._token: ((1,), np.int32),
+            self._state: ((1, self.state_size), np.float32),
+            self._logits: ((1, self.vocabulary_size), np.float32),
+            self._next_state: ((1, self.state_size), np.float32),
+        }
+        details = [*self._interpreter.get_input_details(), *self._interpreter.get_output_details()]
+        found = {detail["index"]: (tuple(int(n) for n in detail["shape"]), detail["dtype"]) for detail in details}
+        if len(details) != len(one_row) or found != one_row:
+            raise CharedgeError(f"{package.path} has tensors of other shapes than its manifest says: convert the run again.")
+
+    def zeros(self, rows: int = 1) -> np.ndarray:
+        """The state that a text begins from: float32 [rows, S]."""
+        return np.zeros((rows, self.state_size), np.float32)
+
+    def __call__(self, tokens: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Run one step.
+
+        Args:
+            tokens: int32 [rows], ids below the vocabulary size.
+            state: float32 [rows, S].
+
+        Returns:
+            logits float32 [rows, V] and the state after the step, float32 [rows, S].
+        """
+        interpreter = self._interpreter
+        if len(tokens) != self.rows:
+            self._resize(len(tokens))
+        interpreter.set_tensor(self._token, tokens)
+        interpreter.set_tensor(self._state, state)
+        interpreter.invoke()
+        return interpreter.get_tensor(self._logits), interpreter.get_tensor(self._next_state)
+
+    def _resize(self, rows: int) -> None:
+        self._interpreter.resize_tensor_input(self._token, [rows])
+        self._interpreter.resize_tensor_input(self._state, [rows, self.state_size])
+        self._interpreter.allocate_tensors()
+        self.rows = rows
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+
+
+def _scratch() -> int:
+    """A file of our own that needs no writable file system, where there is such a thing."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("stderr")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Hold back what C++ writes to stderr meanwhile, and pass on all but the `CHATTER`."""
+    try:
+        saved = os.dup(2)
+        held = os.fdopen(_scratch(), "w+b")
+    except OSError:  # stderr is closed, or there is nowhere to keep it
+        yield
+        return
+    with held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            held.seek(0)
+            rest = CHATTER.sub(b"", held.read())
+            if rest:
+                os.write(2, rest)

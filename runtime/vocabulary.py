@@ -1,0 +1,117 @@
+"""Characters and their ids, and the text file that lists them."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from .errors import CharedgeError
+
+UNKNOWN = "[UNK]"
+UNKNOWN_ID = 0
+
+ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t", "\\": r"\\"}
+ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})  # controls, format controls, separators
+ESCAPE_PATTERN = re.compile(r"\\(?:([nrt\\])|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8}))?")
+UNESCAPED = {escape[1]: character for character, escape in ESCAPES.items()}
+
+
+def escape(character: str) -> str:
+    """One character as `vocabulary.txt` writes it."""
+    if character in ESCAPES:
+        return ESCAPES[character]
+    if character != " " and unicodedata.category(character) in ESCAPED_CATEGORIES:
+        code = ord(character)
+        return f"\\u{code:04X}" if code <= 0xFFFF else f"\\U{code:08X}"
+    return character
+
+
+def unescape(text: str) -> str:
+    r"""The text that an escaped one stands for: `\n` `\r` `\t` `\\` `\uXXXX` `\UXXXXXXXX`.
+
+    Raises:
+        ValueError: a backslash begins none of these.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        simple, short, long = match.groups()
+        if simple:
+            return UNESCAPED[simple]
+        if not (short or long):
+            raise ValueError(f"a backslash at character {match.start()} begins no escape; write \\\\ for a backslash")
+        return chr(int(short or long, 16))
+
+    return ESCAPE_PATTERN.sub(replace, text)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokens of a model in id order: `[UNK]`, then one character each."""
+
+    tokens: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @classmethod
+    def of(cls, characters: Iterable[str]) -> Vocabulary:
+        """The vocabulary of a text: its distinct characters in code point order, after `[UNK]`."""
+        return cls((UNKNOWN, *sorted(set(characters))))
+
+    @classmethod
+    def parse(cls, data: bytes, where: str) -> Vocabulary:
+        """Read `vocabulary.txt`; `where` names it in errors.
+
+        Raises:
+            CharedgeError: it is not UTF-8, or its lines are not `[UNK]` and then distinct characters.
+        """
+        try:
+            lines = data.decode("utf-8").split("\n")
+        except UnicodeDecodeError as error:
+            raise CharedgeError(f"{where} is not UTF-8 at byte {error.start}: make it again with `charedge`.") from None
+        if lines.pop() != "" or not lines or lines[0] != UNKNOWN:
+            raise CharedgeError(
+                f"{where} must begin with the line {UNKNOWN} and end with a line feed: make it again with `charedge`."
+            )
+        tokens = [UNKNOWN]
+        for number, line in enumerate(lines[1:], start=2):
+            try:
+                token = unescape(line)
+            except (ValueError, OverflowError):
+                token = ""
+            if len(token) != 1:
+                raise CharedgeError(f"line {number} of {where} is not one character: make the file again with `charedge`.")
+            tokens.append(token)
+        if len(set(tokens)) != len(tokens):
+            raise CharedgeError(f"{where} lists a character twice: make it again with `charedge`.")
+        return cls(tuple(tokens))
+
+    def to_bytes(self) -> bytes:
+        """The content of `vocabulary.txt`."""
+        return "".join(f"{line}\n" for line in (UNKNOWN, *map(escape, self.tokens[1:]))).encode()
+
+    @cached_property
+    def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
+        """The known code points in ascending order, and their ids."""
+        points = np.array([ord(token) for token in self.tokens[1:]], np.uint32)
+        order = np.argsort(points)
+        return points[order], (order + 1).astype(np.int32)
+
+    def encode(self, text: str) -> np.ndarray:
+        """The ids of a text's characters: int32 [characters], `UNKNOWN_ID` for those outside the vocabulary."""
+        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+        known, ids = self._sorted
+        if not len(known):
+            return np.zeros(len(points), np.int32)
+        place = np.minimum(np.searchsorted(known, points), len(known) - 1)
+        return np.where(known[place] == points, ids[place], np.int32(UNKNOWN_ID))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of some ids; `[UNK]` stands for id 0."""
+        tokens = self.tokens
+        return "".join([tokens[i] for i in ids])
