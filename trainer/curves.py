@@ -1,0 +1,40 @@
+"""The loss curves of a run as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .run import Epoch
+
+
+def draw_curves(history: Sequence[Epoch], path: Path) -> None:
+    """Draw training and validation loss by epoch, the best validation marked."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    epochs = [epoch.epoch for epoch in history]
+    best = min(history, key=lambda epoch: epoch.validation_nats_per_character)
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.plot(epochs, [epoch.train_nats_per_character for epoch in history], marker=".", label="training")
+    axes.plot(epochs, [epoch.validation_nats_per_character for epoch in history], marker=".", label="validation, state carried")
+    axes.plot(best.epoch, best.validation_nats_per_character, "o", mfc="none", ms=10, color="C1")
+    axes.annotate(
+        f"{best.validation_nats_per_character:.4f}",
+        (best.epoch, best.validation_nats_per_character),
+        textcoords="offset points",
+        xytext=(0, 10),
+        ha="center",
+    )
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("nats per character")
+    axes.set_title(path.parent.name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    partial = path.with_name(f".{path.name}")
+    figure.savefig(partial, format="png", dpi=120)
+    partial.replace(path)

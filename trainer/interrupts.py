@@ -1,0 +1,44 @@
+"""Ctrl-C and SIGTERM during a training: the step under way is finished first."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupted(KeyboardInterrupt):
+    """A training was asked to stop, and has saved what it needs to go on."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.status = 128 + number
+
+
+class Request:
+    """Whether a signal has come."""
+
+    number: int | None = None
+
+
+@contextmanager
+def deferred_interrupts() -> Iterator[Request]:
+    """Note the first SIGINT or SIGTERM, for the caller to look at when it can stop; the second one stops at once."""
+    request = Request()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if request.number is not None:
+            raise Interrupted(number)
+        request.number = number
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,168 @@
+"""The run folder: what a training is asked for, what it leaves, and what the converter reads."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from ..runtime.errors import CharedgeError
+from ..runtime.text import Normalization
+from ..runtime.vocabulary import Vocabulary
+
+Cell = Literal["gru", "lstm"]
+MAX_HELD_OUT_CHARACTERS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Config:
+    """`config.json`: everything that decides what a training does."""
+
+    cell: Cell
+    layers: int
+    units: int
+    embedding_dim: int
+    dropout: float
+    """On the output of every recurrent layer."""
+    sequence_length: int
+    batch_size: int
+    epochs: int
+    learning_rate: float
+    validation_split: float
+    """How much of the text, from its end, is held out."""
+    normalization: Normalization
+    unknown: Literal["skip", "unk"]
+    """What becomes of a character outside the vocabulary."""
+    seed: int
+    precision: str
+    """The Keras dtype policy, as resolved for the hardware found."""
+    corpus: dict[str, Any]
+    """`files`, `characters`, and the `sha256` of the normalised text in UTF-8."""
+    versions: dict[str, str]
+    ended: str | None = None
+    """When the last epoch ended so far (UTC)."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A row of `history.csv`."""
+
+    epoch: int
+    train_nats_per_character: float
+    validation_nats_per_character: float
+    characters_per_second: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder by its path."""
+
+    path: Path
+
+    @property
+    def model(self) -> Path:
+        """The weights that were best on the validation split."""
+        return self.path / "model.keras"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def _config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def _vocabulary(self) -> Path:
+        return self.path / "vocabulary.txt"
+
+    @property
+    def _held_out(self) -> Path:
+        return self.path / "held_out.txt"
+
+    @property
+    def _history(self) -> Path:
+        return self.path / "history.csv"
+
+    def exists(self) -> bool:
+        return self._config.exists()
+
+    def create(self, config: Config, vocabulary: Vocabulary, held_out: str) -> None:
+        """Begin a run: the folder, its configuration, its vocabulary, and the validation split (a million characters at most)."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._vocabulary, vocabulary.to_bytes())
+        write_atomically(self._held_out, held_out[:MAX_HELD_OUT_CHARACTERS].encode())
+        self.write_config(config)
+
+    def write_config(self, config: Config) -> None:
+        write_atomically(self._config, (json.dumps(asdict(config), indent=2, ensure_ascii=False) + "\n").encode())
+
+    def config(self) -> Config:
+        """
+        Raises:
+            CharedgeError: the folder is no run, or its config.json is damaged.
+        """
+        if not self.path.is_dir():
+            raise CharedgeError(f"{self.path} is not a run folder: give one that `charedge train --output` made.")
+        try:
+            values = json.loads(self._read(self._config))
+            return Config(**{field.name: values[field.name] for field in fields(Config)})
+        except (ValueError, KeyError, TypeError) as error:
+            raise CharedgeError(f"{self._config} is damaged ({error}): train again, or copy the run folder again.") from None
+
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary.parse(self._read(self._vocabulary), str(self._vocabulary))
+
+    def held_out(self) -> str:
+        """The text that validation measured on, at most its first million characters."""
+        try:
+            return self._read(self._held_out).decode()
+        except UnicodeDecodeError:
+            raise CharedgeError(f"{self._held_out} is damaged: copy the run folder again.") from None
+
+    def history(self) -> list[Epoch]:
+        """The epochs so far; none if the training has just begun."""
+        if not self._history.exists():
+            return []
+        try:
+            with self._history.open(newline="") as file:
+                return [
+                    Epoch(int(row.pop("epoch")), **{key: float(value) for key, value in row.items()})
+                    for row in csv.DictReader(file)
+                ]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise CharedgeError(f"{self._history} is damaged ({error}): copy the run folder again.") from None
+
+    def write_history(self, epochs: list[Epoch]) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [field.name for field in fields(Epoch)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(epoch) for epoch in epochs)
+        write_atomically(self._history, text.getvalue().encode())
+
+    def _read(self, path: Path) -> bytes:
+        try:
+            return path.read_bytes()
+        except OSError:
+            raise CharedgeError(
+                f"{self.path} is not a whole run folder, it has no {path.name}: give one that `charedge train` made."
+            ) from None
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write beside the place and rename into it, so that a reader sees the old content or the new, never half."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
