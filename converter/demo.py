@@ -53,12 +53,10 @@ def run_demo(folder: Path) -> None:
     for arguments in commands:
         print(f"  {_shown(arguments)}")
     model = commands[1][3]
-    print(
-        f"\nTo try next:\n\n"
-        f"  charedge generate {model} --prompt 'A class' --temperature 0.5    calmer; 1.2 is wilder\n"
-        f"  charedge info {model}                                       what the file says of itself\n"
-        f"  charedge train YOUR.txt --output runs/yours                  your own text, with the larger default model\n"
-    )
+    print("\nTo try next:\n")
+    print(f"  charedge generate {model} --prompt 'A class' --temperature 0.5  # calmer; 1.2 is wilder")
+    print(f"  charedge info {model}  # what the file says of itself")
+    print("  charedge train YOUR.txt --output runs/yours  # your own text, with the larger default model\n")
     say(f"the file to copy to a device is {model}")
 
 

@@ -36,7 +36,7 @@ PROFILES: dict[str, Profile] = {
         probe_tolerance=0.001,
     ),
     "int8": Profile(
-        "8-bit weights with float arithmetic around them (dynamic range); runs everywhere",
+        "8-bit weights, a scale for each output, float arithmetic around them (dynamic range); runs everywhere",
         weights="int8",
         interpreters={"ai-edge-litert": "2.3.0", "tflite-runtime": "2.14.0"},
         tolerance=0.01,
@@ -46,7 +46,7 @@ PROFILES: dict[str, Profile] = {
 
 
 def quantize(graph: Graph, profile: Profile) -> Graph:
-    """A graph with the same inputs, outputs and operators whose weights are stored as `profile` says."""
+    """A graph with the same inputs and outputs whose weights are stored as `profile` says."""
     if profile.weights == "float32":
         return graph
     operators: list[Operator] = []
@@ -56,20 +56,29 @@ def quantize(graph: Graph, profile: Profile) -> Graph:
 
 
 def _int8_matmul(operator: Operator) -> list[Operator]:
-    """FULLY_CONNECTED on int8 weights with ONE scale.
+    """FULLY_CONNECTED on int8 weights, MUL by a scale for each output, ADD of the bias.
 
-    A scale for each row would be a little better, but that is version 12 of the operator, which tflite-runtime 2.14 lacks;
-    `step.py` gives each gate a matmul, and so a scale, of its own instead. Version 9 is the first that may quantise the
-    activations asymmetrically, which is what XNNPACK's fast kernels do.
+    A scale for each output inside FULLY_CONNECTED is version 12 of it, which tflite-runtime 2.14 lacks. Multiplied afterwards
+    it is the same arithmetic on every interpreter: here the operator's one scale is 1. Version 9 is the first that may
+    quantise the activations asymmetrically, which is what XNNPACK's fast kernels do.
     """
     x, weights, bias = operator.inputs
+    (output,) = operator.outputs
     assert weights is not None
     assert weights.data is not None
-    scale = np.array([max(np.abs(weights.data).max() / INT8_LEVELS, np.finfo(np.float32).tiny)], np.float32)
+    scale = _scale(weights.data, axis=1)
     options = schema.FullyConnectedOptionsT()
     options.asymmetricQuantizeInputs = True
-    stored = constant(weights.name, _round(weights.data, scale), scale)
-    return [Operator("FULLY_CONNECTED", [x, stored, bias], operator.outputs, options, version=9)]
+    stored = constant(weights.name, _round(weights.data, scale[:, None]), scale=np.ones(1, np.float32))
+    unscaled = Tensor(f"{output.name}/unscaled", output.shape, output.dtype)
+    scaled = output if bias is None else Tensor(f"{output.name}/scaled", output.shape, output.dtype)
+    rewritten = [
+        Operator("FULLY_CONNECTED", [x, stored, None], [unscaled], options, version=9),
+        Operator("MUL", [unscaled, constant(f"{weights.name}/scale", scale)], [scaled], schema.MulOptionsT()),
+    ]
+    if bias is not None:
+        rewritten.append(Operator("ADD", [scaled, bias], [output], schema.AddOptionsT()))
+    return rewritten
 
 
 def _int8_lookup(operator: Operator) -> list[Operator]:
@@ -78,20 +87,24 @@ def _int8_lookup(operator: Operator) -> list[Operator]:
     (row,) = operator.outputs
     assert table is not None
     assert table.data is not None
-    scale = np.maximum(np.abs(table.data).max(axis=0) / INT8_LEVELS, np.finfo(np.float32).tiny).astype(np.float32)
-    stored = constant(table.name, _round(table.data, scale))
+    scale = _scale(table.data, axis=0)
     gathered = Tensor(f"{row.name}/int8", row.shape, np.dtype(np.int8))
-    cast = Tensor(f"{row.name}/unscaled", row.shape, np.dtype(np.float32))
+    cast = Tensor(f"{row.name}/unscaled", row.shape, row.dtype)
     options = schema.CastOptionsT()
     options.inDataType, options.outDataType = schema.TensorType.INT8, schema.TensorType.FLOAT32
     return [
-        Operator("GATHER", [stored, token], [gathered], operator.options, version=2),
+        Operator("GATHER", [constant(table.name, _round(table.data, scale)), token], [gathered], operator.options, version=2),
         Operator("CAST", [gathered], [cast], options, version=2),
         Operator("MUL", [cast, constant(f"{table.name}/scale", scale)], [row], schema.MulOptionsT()),
     ]
 
 
 INT8_REWRITES = {"FULLY_CONNECTED": _int8_matmul, "GATHER": _int8_lookup}
+
+
+def _scale(values: np.ndarray, axis: int) -> np.ndarray:
+    """The size of one level, so that the largest value along an axis is the last level; never zero."""
+    return np.maximum(np.abs(values).max(axis=axis) / INT8_LEVELS, np.finfo(np.float32).tiny).astype(np.float32)
 
 
 def _round(values: np.ndarray, scale: np.ndarray) -> np.ndarray:

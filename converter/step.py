@@ -74,15 +74,15 @@ def build_step(weights: Weights, fold: bool | None = None) -> Graph:
     hidden: Tensor | None = None
     for i, layer in enumerate(weights.layers):
         scope = f"layer_{i}"
+        input_names, recurrent_names = ([f"{scope}/{gate}/{side}" for gate in gates] for side in ("input", "recurrent"))
         if hidden is None and (weights.folding_pays() if fold is None else fold):
             table = weights.embedding @ layer.kernel + layer.input_bias  # [V, gates x units]
-            row = _lookup(graph, f"{scope}/table", table, token)
-            inputs = _split(graph, row, [f"{scope}/{gate}/input" for gate in gates])
+            inputs = _split(graph, _lookup(graph, f"{scope}/table", table, token), input_names)
         else:
             source = _lookup(graph, "embedding", weights.embedding, token) if hidden is None else hidden
-            inputs = _dense_gates(graph, f"{scope}/{{}}/input", gates, source, layer.kernel, layer.input_bias)
+            inputs = _gates(graph, input_names, source, layer.kernel, layer.input_bias)
         states = before[i * len(names) : (i + 1) * len(names)]
-        recurrent = _dense_gates(graph, f"{scope}/{{}}/recurrent", gates, states[0], layer.recurrent_kernel, layer.recurrent_bias)
+        recurrent = _gates(graph, recurrent_names, states[0], layer.recurrent_kernel, layer.recurrent_bias)
         states = CELLS[weights.cell](graph, scope, inputs, recurrent, states)
         after += states
         hidden = states[0]
@@ -132,13 +132,9 @@ def _dense(graph: Graph, name: str, x: Tensor, kernel: np.ndarray, bias: np.ndar
     return graph.add("FULLY_CONNECTED", name, x, weights, offset, shape=(BATCH, kernel.shape[1]), options=options)
 
 
-def _dense_gates(
-    graph: Graph, pattern: str, gates: tuple[str, ...], x: Tensor, kernel: np.ndarray, bias: np.ndarray | None
-) -> list[Tensor]:
-    """One matmul a gate, so that each gate's weights get a scale of their own when they are quantised."""
-    kernels = np.split(kernel, len(gates), axis=1)
-    biases = [None] * len(gates) if bias is None else np.split(bias, len(gates))
-    return [_dense(graph, pattern.format(g), x, k, b) for g, k, b in zip(gates, kernels, biases, strict=True)]
+def _gates(graph: Graph, names: list[str], x: Tensor, kernel: np.ndarray, bias: np.ndarray | None) -> list[Tensor]:
+    """One matmul for all gates, then a part for each: [B, inputs] -> gates of [B, units]."""
+    return _split(graph, _dense(graph, f"{names[0]}/all", x, kernel, bias), names)
 
 
 def _split(graph: Graph, x: Tensor, names: list[str]) -> list[Tensor]:

@@ -51,8 +51,9 @@ class Commands(TyperGroup):
             say(error)
             raise typer.Exit(1) from None
         except BrokenPipeError:
-            raise
-        except KeyboardInterrupt as interrupt:
+            _drop_stdout()
+            raise typer.Exit(0) from None
+        except KeyboardInterrupt as interrupt:  # from Ctrl-C, or from `__main__.Terminated`
             raise typer.Exit(getattr(interrupt, "status", 130)) from None
         except MemoryError:
             say("the memory of this machine is not enough: give less text or fewer --samples.")
@@ -90,8 +91,6 @@ def run(arguments: Sequence[str]) -> int:
         except BrokenPipeError:
             _drop_stdout()
         return status
-    except BrokenPipeError:
-        _drop_stdout()
     return 0
 
 

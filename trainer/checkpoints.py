@@ -39,7 +39,7 @@ def save_checkpoint(folder: Path, variables: Sequence[Any], position: Position) 
         variables: Keras variables, always in the same order.
         position: where the training is.
     """
-    arrays: dict[str, Any] = {str(i): np.asarray(variable) for i, variable in enumerate(variables)}
+    arrays: dict[str, Any] = {str(i): variable.value.numpy() for i, variable in enumerate(variables)}
     arrays["position"] = np.array(json.dumps(asdict(position)))
     content = io.BytesIO()
     np.savez(content, **arrays)

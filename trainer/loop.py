@@ -164,7 +164,7 @@ class Training:
             train_nats_per_character=position.loss_sum / position.step,
             validation_nats_per_character=validation,
             characters_per_second=position.step * self.windows.batch_size * self.config.sequence_length / position.seconds,
-            learning_rate=float(self.optimizer.learning_rate),
+            learning_rate=self.config.learning_rate,
             seconds=position.seconds,
         )
         self.history.append(epoch)

@@ -1,0 +1,182 @@
+"""Models for the tests: ones with random weights, made without TensorFlow, and ones trained through the command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import reference
+
+REPOSITORY = Path(__file__).parent.parent
+DATA = Path(os.environ.get("CHAREDGE_DATA", REPOSITORY.parent / "shared" / "data"))
+CHARACTERS = "\n !',.:ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+def random_weights(cell="gru", layers=1, units=24, vocabulary_size=60, embedding_dim=16, seed=0):
+    """Weights large enough for the logits to matter."""
+    from charedge.converter.step import Layer, Weights
+
+    random = np.random.default_rng(seed)
+    gates = 3 if cell == "gru" else 4
+
+    def draw(*shape):
+        return random.normal(0, shape[0] ** -0.5, shape).astype(np.float32)
+
+    stack = tuple(
+        Layer(
+            draw(embedding_dim if i == 0 else units, gates * units),
+            draw(units, gates * units),
+            draw(gates * units),
+            draw(gates * units) if cell == "gru" else None,
+        )
+        for i in range(layers)
+    )
+    return Weights(cell, 2 * draw(vocabulary_size, embedding_dim), stack, 4 * draw(units, vocabulary_size), draw(vocabulary_size))
+
+
+def build_model_file(
+    path, quantization="float32", characters=CHARACTERS, normalization="NFC", unknown="skip", start_text="\n", **shape
+):
+    """A whole model file with random weights, its reference loss computed by numpy."""
+    from charedge.converter.assembly import Source, assemble
+    from charedge.runtime.vocabulary import Vocabulary
+
+    vocabulary = Vocabulary.of(characters)
+    weights = random_weights(vocabulary_size=len(vocabulary), **shape)
+    held_out = np.random.default_rng(1).integers(1, len(vocabulary), 300).astype(np.int32)
+    source = Source(
+        path.stem,
+        "the tests",
+        "CC0-1.0",
+        "2026-01-02T03:04:05+00:00",
+        normalization,
+        unknown,
+        start_text,
+        {"corpus": {"files": []}},
+    )
+    result = assemble(weights, vocabulary, source, quantization, held_out, reference.nats_per_character(weights, held_out))
+    path.write_bytes(result.data)
+    return SimpleNamespace(path=path, weights=weights, vocabulary=vocabulary, held_out=held_out, result=result)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """A function that makes (once) a model file of some shape."""
+    folder, made = tmp_path_factory.mktemp("models"), {}
+
+    def make(**options):
+        key = repr(sorted(options.items()))
+        if key not in made:
+            made[key] = build_model_file(folder / f"model{len(made)}.tflite", **options)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def model(models):
+    """The model file that most tests use: GRU, int8."""
+    return models(quantization="int8")
+
+
+@pytest.fixture
+def charedge(capsys):
+    """Run the command line in this process: `charedge("info", path)` -> status, stdout, stderr."""
+    from charedge.runtime.cli import run
+
+    def call(*arguments):
+        capsys.readouterr()
+        status = run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return SimpleNamespace(status=status, stdout=captured.out, stderr=captured.err)
+
+    return call
+
+
+def command(*arguments, python=sys.executable):
+    return [str(python), "-m", "charedge.runtime", *map(str, arguments)]
+
+
+@pytest.fixture(scope="session")
+def process():
+    """Run the command line as a process of its own: `process("info", path)` -> CompletedProcess with text."""
+
+    def call(*arguments, python=sys.executable, **options):
+        options = {"capture_output": True, "text": True, "encoding": "utf-8", **options}
+        return subprocess.run(command(*arguments, python=python), check=False, **options)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def start():
+    """Start the command line as a process, for tests that send it signals."""
+
+    def call(*arguments, **options):
+        return subprocess.Popen(command(*arguments), **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options})
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """A text of 40,000 characters that every Python carries."""
+    from pydoc_data.topics import topics
+
+    path = tmp_path_factory.mktemp("corpus") / "topics.txt"
+    path.write_text("\n".join(topics[name] for name in sorted(topics))[:40_000], encoding="utf-8")
+    return path
+
+
+TINY = [
+    *("--units", "48", "--embedding-dim", "16", "--epochs", "2", "--batch-size", "16"),
+    *("--sequence-length", "50", "--learning-rate", "0.01", "--precision", "float32"),
+]
+
+
+@pytest.fixture(scope="session")
+def train(tmp_path_factory, corpus, process):
+    """A function that trains (once) a tiny model with some more options, and returns the run folder and what was printed."""
+    folder, made = tmp_path_factory.mktemp("runs"), {}
+
+    def call(*options):
+        if options not in made:
+            run = folder / f"run{len(made)}"
+            result = process("train", corpus, "--output", run, *TINY, *options)
+            assert result.returncode == 0, result.stderr
+            made[options] = SimpleNamespace(path=run, stdout=result.stdout, stderr=result.stderr)
+        return made[options]
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def converted(tmp_path_factory, train, process):
+    """A function that converts (once) such a run: `converted("int8", "--cell", "lstm")`."""
+    folder, made = tmp_path_factory.mktemp("converted"), {}
+
+    def call(quantization, *options):
+        key = quantization, options
+        if key not in made:
+            path = folder / f"{quantization}{len(made)}.tflite"
+            result = process("convert", train(*options).path, "--output", path, "--quantization", quantization)
+            assert result.returncode == 0, result.stderr
+            made[key] = SimpleNamespace(path=path, run=train(*options).path, stdout=result.stdout)
+        return made[key]
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def tflite_runtime_python():
+    """The Python of an environment with tflite-runtime, which `make test` sets up."""
+    python = REPOSITORY / ".venv-tflite" / "bin" / "python"
+    probe = [python, "-c", "import tflite_runtime, charedge.runtime"]
+    if not python.exists() or subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("no .venv-tflite with tflite-runtime 2.14: it has wheels for Python 3.9 to 3.11 only")
+    return python

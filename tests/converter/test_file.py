@@ -1,0 +1,116 @@
+"""The model file as a stranger would read it: with zipfile, flatbuffers and LiteRT's schema, not with our own reader."""
+
+import hashlib
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+
+MANIFEST_KEYS = [
+    *("format_version", "name", "created_by", "created", "license", "cell", "layers", "units", "embedding_dim", "state_size"),
+    *("vocabulary_size", "normalization", "unknown", "start_text", "quantization", "input_table_folded", "flatbuffer_sha256"),
+    *("interpreters", "verified", "probe", "training"),
+]
+
+
+@pytest.fixture(params=["float32", "int8"])
+def made(models, request):
+    return models(quantization=request.param, cell="lstm", layers=2)
+
+
+def read(path):
+    data = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        files = {member.filename: archive.read(member) for member in members}
+    start = min(member.header_offset for member in members)
+    return data, data[:start], members, files
+
+
+def test_the_members_are_stored_with_fixed_dates(made):
+    _, _, members, files = read(made.path)
+    assert list(files) == ["vocabulary.txt", "charedge.json"]
+    assert all(member.compress_type == zipfile.ZIP_STORED for member in members)
+    assert {member.date_time for member in members} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_the_zip_begins_where_the_flatbuffer_ends(made):
+    data, flatbuffer, _, _ = read(made.path)
+    assert data[len(flatbuffer) :][:4] == b"PK\x03\x04"
+    assert flatbuffer[4:8] == b"TFL3"
+
+
+def test_the_manifest_is_as_the_format_says(made):
+    _, flatbuffer, _, files = read(made.path)
+    manifest = json.loads(files["charedge.json"])
+    assert list(manifest) == MANIFEST_KEYS
+    assert manifest["format_version"] == 1
+    assert manifest["flatbuffer_sha256"] == hashlib.sha256(flatbuffer).hexdigest()
+    assert (manifest["cell"], manifest["layers"], manifest["units"], manifest["state_size"]) == ("lstm", 2, 24, 96)
+    assert manifest["vocabulary_size"] == files["vocabulary.txt"].count(b"\n") == len(made.vocabulary)
+    assert {entry["name"] for entry in manifest["interpreters"]} == {"ai-edge-litert", "tflite-runtime"}
+    assert len(manifest["probe"]["token_ids"]) == 64
+    assert manifest["verified"][0]["interpreter"] == "ai-edge-litert"
+
+
+def test_the_vocabulary_lists_the_tokens_in_id_order(made):
+    _, _, _, files = read(made.path)
+    lines = files["vocabulary.txt"].decode().split("\n")
+    assert lines[:3] == ["[UNK]", r"\n", " "]
+    assert lines[-1] == ""
+
+
+def test_every_buffer_keeps_its_alignment(made):
+    _, flatbuffer, _, _ = read(made.path)
+    model = schema.Model.GetRootAs(flatbuffer, 0)
+    offsets = []
+    for i in range(model.BuffersLength()):
+        buffer = model.Buffers(i)
+        if buffer.DataLength():
+            content = buffer.DataAsNumpy()
+            offsets.append(
+                content.__array_interface__["data"][0] - np.frombuffer(flatbuffer, np.uint8).__array_interface__["data"][0]
+            )
+    assert len(offsets) > 5
+    assert all(offset % 16 == 0 for offset in offsets)
+
+
+def test_the_metadata_is_a_flatbuffer_of_its_own(made):
+    _, flatbuffer, _, _ = read(made.path)
+    model = schema.Model.GetRootAs(flatbuffer, 0)
+    entries = {model.Metadata(i).Name(): model.Metadata(i).Buffer() for i in range(model.MetadataLength())}
+    metadata = model.Buffers(entries[b"TFLITE_METADATA"]).DataAsNumpy().tobytes()
+    assert metadata[4:8] == b"M001"
+    for text in (made.path.stem, "the tests", "CC0-1.0", "vocabulary.txt", "charedge.json", "token", "logits"):
+        assert text.encode() in metadata
+
+
+def test_the_signature_names_its_tensors(made):
+    runner = Interpreter(model_path=str(made.path)).get_signature_runner("step")
+    shapes = {name: (d["shape"].tolist(), d["dtype"]) for name, d in runner.get_input_details().items()}
+    assert shapes == {"token": ([1], np.int32), "state": ([1, 96], np.float32)}
+    shapes = {name: (d["shape"].tolist(), d["dtype"]) for name, d in runner.get_output_details().items()}
+    assert shapes == {"logits": ([1, len(made.vocabulary)], np.float32), "state": ([1, 96], np.float32)}
+
+
+def test_int8_weights_have_one_scale_and_the_portable_version(models):
+    made = models(quantization="int8", cell="lstm", layers=2)
+    _, flatbuffer, _, _ = read(made.path)
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(flatbuffer, 0))
+    graph, codes = model.subgraphs[0], model.operatorCodes
+    dense = [o for o in graph.operators if codes[o.opcodeIndex].builtinCode == schema.BuiltinOperator.FULLY_CONNECTED]
+    assert not made.weights.folding_pays()
+    assert len(dense) == 2 * 2 + 1  # input and recurrent side of two layers, and the logits
+    for operator in dense:
+        weights = graph.tensors[operator.inputs[1]]
+        assert weights.type == schema.TensorType.INT8
+        assert len(weights.quantization.scale) == 1
+        assert codes[operator.opcodeIndex].version == 9
+
+
+def test_int8_is_a_quarter_of_the_weights(models):
+    sizes = {name: models(quantization=name, units=128).path.stat().st_size for name in ("float32", "int8")}
+    assert sizes["int8"] < 0.35 * sizes["float32"]

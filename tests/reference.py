@@ -1,0 +1,61 @@
+"""The arithmetic of the cells and of the loss in plain numpy, written from the formulas and not from the code under test."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def gru_cell(x, h, kernel, recurrent, input_bias, recurrent_bias):
+    """Keras' GRU with reset_after: gates update, reset, candidate."""
+    n = h.shape[-1]
+    a, b = x @ kernel + input_bias, h @ recurrent + recurrent_bias
+    z = sigmoid(a[:n] + b[:n])
+    r = sigmoid(a[n : 2 * n] + b[n : 2 * n])
+    candidate = np.tanh(a[2 * n :] + r * b[2 * n :])
+    return z * h + (1 - z) * candidate
+
+
+def lstm_cell(x, h, c, kernel, recurrent, bias):
+    """Keras' LSTM: gates input, forget, candidate, output."""
+    n = h.shape[-1]
+    a = x @ kernel + h @ recurrent + bias
+    i, f, g, o = sigmoid(a[:n]), sigmoid(a[n : 2 * n]), np.tanh(a[2 * n : 3 * n]), sigmoid(a[3 * n :])
+    c = f * c + i * g
+    return o * np.tanh(c), c
+
+
+def run_model(weights, ids, state=None):
+    """Logits [n, V] after each id, and the last state [S], in float64.
+
+    `weights` has the attributes cell, embedding, layers (each with kernel, recurrent_kernel, input_bias, recurrent_bias),
+    output_kernel and output_bias.
+    """
+    n = weights.output_kernel.shape[0]
+    per_layer = 1 if weights.cell == "gru" else 2
+    state = np.zeros(n * per_layer * len(weights.layers)) if state is None else np.array(state, np.float64)
+    logits = []
+    for token in ids:
+        x = weights.embedding[token].astype(np.float64)
+        parts = np.split(state, per_layer * len(weights.layers))
+        after = []
+        for i, layer in enumerate(weights.layers):
+            if weights.cell == "gru":
+                x = gru_cell(x, parts[i], layer.kernel, layer.recurrent_kernel, layer.input_bias, layer.recurrent_bias)
+                after.append(x)
+            else:
+                x, c = lstm_cell(x, parts[2 * i], parts[2 * i + 1], layer.kernel, layer.recurrent_kernel, layer.input_bias)
+                after += [x, c]
+        state = np.concatenate(after)
+        logits.append(x @ weights.output_kernel + weights.output_bias)
+    return np.array(logits), state
+
+
+def nats_per_character(weights, ids):
+    """N ids give N - 1 predictions from a zero state, softmax over all V."""
+    logits, _ = run_model(weights, ids[:-1])
+    log_softmax = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return -log_softmax[np.arange(len(ids) - 1), ids[1:]].mean()

@@ -1,0 +1,205 @@
+"""The device's commands, through the command line."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+import pytest
+from charedge.runtime import Generator
+from conftest import REPOSITORY, command
+
+
+def test_generate_writes_the_prompt_and_the_new_characters(model, process):
+    result = process("generate", model.path, "--prompt", "Hello", "--length", "60", "--seed", "3")
+    assert result.returncode == 0
+    assert result.stdout == "Hello" + Generator.load(model.path).generate("Hello", 60, seed=3)
+    assert result.stderr == ""  # not even LiteRT's greeting
+
+
+def test_a_terminal_gets_a_newline_at_the_end(model):
+    leader, follower = pty.openpty()
+    arguments = command("generate", model.path, "--prompt", "Hello", "--length", "5", "--temperature", "0")
+    subprocess.run(arguments, stdout=follower, stderr=follower, check=True)
+    os.close(follower)
+    shown = os.read(leader, 1000).decode().replace("\r\n", "\n")
+    os.close(leader)
+    assert shown == "Hello" + Generator.load(model.path).generate("Hello", 5, temperature=0) + "\n"
+
+
+def test_no_echo_leaves_the_prompt_out(model, charedge):
+    arguments = ("generate", model.path, "--prompt", "Hello", "--seed", "3", "--length", "20")
+    assert charedge(*arguments).stdout == "Hello" + charedge(*arguments, "--no-echo").stdout
+
+
+def test_without_a_prompt_the_start_text_is_fed_and_not_printed(model, charedge):
+    expected = Generator.load(model.path).generate("\n", 30, seed=3)
+    for prompt in ([], ["--prompt", ""]):
+        assert charedge("generate", model.path, *prompt, "--seed", "3", "--length", "30").stdout == expected
+
+
+def test_the_prompt_understands_escapes(model, charedge):
+    result = charedge("generate", model.path, "--prompt", r"A\nB\u0041", "--seed", "3", "--length", "10")
+    assert result.stdout == "A\nBA" + Generator.load(model.path).generate("A\nBA", 10, seed=3)
+
+
+def test_the_prompt_may_come_from_a_file_or_stdin(model, process, tmp_path):
+    (tmp_path / "prompt.txt").write_text("Hello", encoding="utf-8")
+    arguments = ("--length", "20", "--seed", "3")
+    expected = process("generate", model.path, "--prompt", "Hello", *arguments).stdout
+    assert process("generate", model.path, "--prompt-file", tmp_path / "prompt.txt", *arguments).stdout == expected
+    assert process("generate", model.path, "--prompt-file", "-", *arguments, input="Hello").stdout == expected
+
+
+def test_samples_are_separated_and_each_has_its_own_draws(model, charedge):
+    result = charedge("generate", model.path, "--prompt", "Hi", "--samples", "3", "--seed", "3", "--length", "30")
+    texts = result.stdout.split("\n----\n")
+    assert texts == ["Hi" + text for text in Generator.load(model.path).generate_batch(["Hi"] * 3, 30, seed=3)]
+    assert texts[0] == charedge("generate", model.path, "--prompt", "Hi", "--seed", "3", "--length", "30").stdout
+
+
+def test_generate_as_json(model, charedge):
+    fields = json.loads(charedge("generate", model.path, "--prompt", "Hi", "--seed", "3", "--length", "30", "--json").stdout)
+    assert fields["texts"] == [Generator.load(model.path).generate("Hi", 30, seed=3)]
+    assert fields["characters"] == 30
+    assert fields["characters_per_second"] > 0
+
+
+def test_unknown_characters_in_a_prompt_are_warned_of_once(model, charedge):
+    result = charedge("generate", model.path, "--prompt", "Héllo", "--length", "5", "--samples", "2")
+    assert result.status == 0
+    assert result.stderr.count("U+00E9") == 1
+    result = charedge("generate", model.path, "--prompt", "Héllo", "--length", "5", "--strict")
+    assert (result.status, "U+00E9" in result.stderr, result.stdout) == (1, True, "")
+
+
+def test_info_is_a_card_and_json(model, charedge):
+    card = charedge("info", model.path).stdout
+    for part in ("GRU 1 x 24", "int8", "ai-edge-litert", "tflite-runtime", "nats/character", "CC0-1.0"):
+        assert part in card
+    fields = json.loads(charedge("info", model.path, "--json").stdout)
+    assert fields["bytes"] == model.path.stat().st_size
+    assert fields["vocabulary_size"] == len(model.vocabulary)
+
+
+def test_verify_shows_the_probe_on_this_machine(model, charedge):
+    result = charedge("verify", model.path)
+    assert (result.status, "verified" in result.stdout, "probe" in result.stdout) == (0, True, True)
+    fields = json.loads(charedge("verify", model.path, "--json").stdout)
+    assert fields["passed"] is True
+    assert fields["nats_per_character"] == pytest.approx(fields["expected_nats_per_character"], abs=fields["tolerance"])
+
+
+def test_score_reads_a_file_or_stdin(model, process, tmp_path):
+    text = model.vocabulary.decode(model.held_out)
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    fields = json.loads(process("score", model.path, tmp_path / "text.txt", "--json").stdout)
+    assert fields["nats_per_character"] == pytest.approx(Generator.load(model.path).score(text).nats_per_character)
+    assert fields["characters"] == 300
+    assert process("score", model.path, input=text).stdout.startswith(f"{fields['nats_per_character']:.4f} nats/character")
+
+
+def test_the_runtime_never_imports_tensorflow(model):
+    program = (
+        "import sys; from charedge.runtime.cli import run;"
+        "status = run(sys.argv[1:]);"
+        "heavy = {name.split('.')[0] for name in sys.modules} & {'tensorflow', 'keras', 'matplotlib', 'rich', 'h5py'};"
+        "sys.exit(status or (str(heavy) if heavy else 0))"
+    )
+    for arguments in (["generate", "--length", "5"], ["info"], ["verify"]):
+        call = [sys.executable, "-c", program, arguments[0], str(model.path), *arguments[1:]]
+        result = subprocess.run(call, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+
+
+def test_no_source_of_the_runtime_names_tensorflow_in_an_import():
+    for path in (REPOSITORY / "runtime").glob("*.py"):
+        imports = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip().startswith(("import ", "from "))]
+        assert not [line for line in imports if "tensorflow" in line or "keras" in line]
+
+
+def test_workstation_commands_say_what_to_install(model, tmp_path):
+    program = (
+        "import sys, importlib.util as u; find = u.find_spec;"
+        "u.find_spec = lambda name, *rest: None if name == 'tensorflow' else find(name, *rest);"
+        "from charedge.runtime.cli import run; sys.exit(run(sys.argv[1:]))"
+    )
+    for arguments, extra in (
+        (["train", "python-docs", "--output", str(tmp_path / "run")], "charedge[train]"),
+        (["evaluate", "run"], "charedge[train]"),
+        (["convert", "run", "--output", str(tmp_path / "m.tflite")], "charedge[convert]"),
+        (["demo"], "charedge[train,convert]"),
+    ):
+        result = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+        assert result.returncode == 1
+        assert f"pip install '{extra}'" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_help_and_version(process):
+    result = process("--help")
+    for name in ("train", "evaluate", "convert", "demo", "generate", "info", "verify", "score"):
+        assert f"\n  {name} " in result.stdout
+    assert process("train", "--help").returncode == 0
+    assert process("--version").stdout.startswith("charedge 0.")
+
+
+BAD = [
+    (["--length", "0"], 2, "--length"),
+    (["--length", "-3"], 2, "--length"),
+    (["--temperature", "-1"], 2, "--temperature"),
+    (["--temperature", "nan"], 2, "--temperature"),
+    (["--temperature", "hot"], 2, "--temperature"),
+    (["--samples", "0"], 2, "--samples"),
+    (["--seed", "-1"], 2, "--seed"),
+    (["--threads", "0"], 2, "--threads"),
+    (["--prompt", "\\x"], 2, "--prompt"),
+    (["--prompt", "a", "--prompt-file", "b"], 2, "--prompt-file"),
+    (["--prompt-file", "/nowhere"], 1, "/nowhere"),
+    (["--unheard-of"], 2, "--unheard-of"),
+]
+
+
+@pytest.mark.parametrize(("options", "status", "match"), BAD)
+def test_bad_options_are_one_sentence(model, charedge, options, status, match):
+    result = charedge("generate", model.path, *options)
+    assert (result.status, match in result.stderr, result.stdout) == (status, True, ""), result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_file_that_is_no_model_is_one_sentence(charedge, tmp_path):
+    (tmp_path / "m.tflite").write_bytes(b"nonsense")
+    for name in ("generate", "info", "verify", "score"):
+        result = charedge(name, tmp_path / "m.tflite")
+        assert (result.status, "m.tflite" in result.stderr, result.stdout) == (1, True, "")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_what_was_written(model, start, number, status):
+    writer = start("generate", model.path, "--prompt", "Hello", "--length", "100000000", "--seed", "1")
+    first = writer.stdout.read(6)
+    writer.send_signal(number)
+    rest = writer.stdout.read()
+    assert writer.wait() == status
+    text = (first + rest).decode()[:1000]
+    assert len(text) >= 6
+    assert ("Hello" + Generator.load(model.path).generate("Hello", 1000, seed=1)).startswith(text)
+    assert b"Traceback" not in writer.stderr.read()
+
+
+def test_a_closed_pipe_ends_quietly(model, start):
+    writer = start("generate", model.path, "--length", "100000000")
+    writer.stdout.read(20)
+    writer.stdout.close()
+    assert writer.wait() == 0
+    assert writer.stderr.read() == b""
+
+
+@pytest.mark.parametrize("locale", ["C", "POSIX", "xx_XX.latin1"])
+def test_any_locale_writes_utf8(models, process, locale):
+    made = models(characters="é漢\n")
+    environment = {"PATH": os.environ["PATH"], "LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    result = process("generate", made.path, "--length", "40", "--seed", "1", env=environment)
+    assert result.stdout == Generator.load(made.path).generate("", 40, seed=1)

@@ -1,0 +1,110 @@
+import gzip
+import hashlib
+
+import pytest
+from charedge.runtime import CharedgeError
+from charedge.runtime.vocabulary import Vocabulary
+from charedge.trainer import corpus
+from charedge.trainer.corpus import read_corpus, split
+from conftest import DATA
+
+
+def write(path, data):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return str(path)
+
+
+def test_files_and_gzip_are_read_one_after_the_other(tmp_path):
+    first, second = write(tmp_path / "b.txt", b"one\r\n"), write(tmp_path / "a.txt.gz", gzip.compress(b"two\n"))
+    result = read_corpus([first, second], "NFC")
+    assert result.text == "one\ntwo\n"
+    assert result.files == [first, second]
+    assert result.sha256 == hashlib.sha256(b"one\ntwo\n").hexdigest()
+
+
+def test_a_folder_gives_its_texts_sorted_by_path(tmp_path):
+    write(tmp_path / "z.txt", b"3")
+    write(tmp_path / "b" / "x.txt.gz", gzip.compress(b"2"))
+    write(tmp_path / "a" / "y.txt", b"1")
+    write(tmp_path / "a" / "ignored.md", b"no")
+    assert read_corpus([str(tmp_path)], "NFC").text == "123"
+
+
+def test_the_text_is_normalised_as_asked(tmp_path):
+    path = write(tmp_path / "a.txt", "\ufeffe\u0301\rx".encode())
+    assert read_corpus([path], "NFC").text == "é\nx"
+    assert read_corpus([path], "NFD").text == "e\u0301\nx"
+
+
+def test_the_split_is_at_the_end():
+    assert split("abcdefghij", 0.2) == ("abcdefgh", "ij")
+
+
+def test_python_docs_need_no_network():
+    result = read_corpus(["python-docs"], "NFC")
+    assert len(result.text) > 300_000
+    assert 'The "assert" statement' in result.text or "assert" in result.text
+
+
+def test_shakespeare_is_downloaded_once_and_checked(tmp_path, monkeypatch):
+    source = write(tmp_path / "input.txt", b"All the world's a stage")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(corpus, "SHAKESPEARE_URL", f"file://{source}")
+    with pytest.raises(CharedgeError, match="not the text that it was"):
+        read_corpus(["shakespeare"], "NFC")
+    monkeypatch.setattr(corpus, "SHAKESPEARE_SHA256", hashlib.sha256(b"All the world's a stage").hexdigest())
+    assert read_corpus(["shakespeare"], "NFC").text == "All the world's a stage"
+    monkeypatch.setattr(corpus, "SHAKESPEARE_URL", "file:///nowhere")
+    assert read_corpus(["shakespeare"], "NFC").text == "All the world's a stage"
+
+
+def test_no_network_is_said_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(corpus, "SHAKESPEARE_URL", "file:///nowhere")
+    with pytest.raises(CharedgeError, match="cannot be downloaded"):
+        read_corpus(["shakespeare"], "NFC")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "match"),
+    [
+        ("a.txt", b"", "is empty"),
+        ("a.txt", b"abc\xffdef", "at byte 3"),
+        ("a.txt", b"ab\x00cd", "offset 2"),
+        ("a.txt", "hello".encode("utf-16"), "looks like UTF-16"),
+        ("a.txt.gz", b"no gzip", "no whole gzip"),
+        ("a.txt.gz", gzip.compress(b"x" * 1000)[:-9], "no whole gzip"),
+        ("a/b.md", b"folder without text", "holds no"),
+    ],
+)
+def test_a_corpus_that_is_no_text_is_refused(tmp_path, name, data, match):
+    path = write(tmp_path / name, data)
+    with pytest.raises(CharedgeError, match=match):
+        read_corpus([path if "/" not in name else str(tmp_path / "a")], "NFC")
+
+
+@pytest.mark.parametrize("source", ["missing.txt", "shakespear"])
+def test_a_corpus_that_is_not_there_is_refused(source):
+    with pytest.raises(CharedgeError, match=source):
+        read_corpus([source], "NFC")
+
+
+@pytest.mark.skipif(not (DATA / "shakespeare.txt").exists(), reason="no shakespeare.txt at hand")
+def test_shakespeare_has_65_characters():
+    result = read_corpus([str(DATA / "shakespeare.txt")], "NFC")
+    assert (len(result.text), len(Vocabulary.of(result.text))) == (1_115_394, 66)
+    assert result.sha256 == corpus.SHAKESPEARE_SHA256
+
+
+@pytest.mark.skipif(not (DATA / "quijote.txt").exists(), reason="no quijote.txt at hand")
+def test_quijote_keeps_its_accents_in_nfc():
+    path = DATA / "quijote.txt"
+    composed, raw = read_corpus([str(path)], "NFC").text, read_corpus([str(path)], "none").text
+    assert len(raw) == 1_038_397
+    assert len(composed) < len(raw)
+    assert "\u0301" in raw
+    assert "\u0301" not in composed
+    assert "á" in composed

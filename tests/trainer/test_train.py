@@ -1,0 +1,225 @@
+"""`charedge train` and `charedge evaluate` through the command line."""
+
+import csv
+import hashlib
+import json
+import math
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import TINY
+
+CONFIG_KEYS = {
+    *("cell", "layers", "units", "embedding_dim", "dropout", "sequence_length", "batch_size", "epochs", "learning_rate"),
+    *("validation_split", "normalization", "unknown", "seed", "precision", "corpus", "versions"),
+}
+HISTORY = "epoch,train_nats_per_character,validation_nats_per_character,characters_per_second,learning_rate,seconds"
+
+
+def last_checkpoint(run):
+    with np.load(sorted((run / "checkpoints").iterdir())[-1]) as content:
+        return {key: content[key] for key in content}
+
+
+def test_the_run_folder_is_as_the_contract_says(train, corpus):
+    run = train().path
+    config = json.loads((run / "config.json").read_text())
+    text = corpus.read_text()
+    assert set(config) >= CONFIG_KEYS
+    assert config["corpus"]["characters"] == len(text)
+    assert config["corpus"]["sha256"] == hashlib.sha256(text.encode()).hexdigest()
+    assert set(config["versions"]) >= {"charedge", "tensorflow", "keras", "python"}
+    assert config["precision"] == "float32"
+    assert (run / "vocabulary.txt").read_bytes().count(b"\n") == len(set(text)) + 1
+    assert (run / "history.csv").read_text().splitlines()[0] == HISTORY
+    assert (run / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    assert list(run.glob("events.out.tfevents.*"))
+    assert not [path.name for path in run.iterdir() if path.name.startswith(".")]
+
+
+def test_training_learns(train):
+    with (train().path / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [1, 2]
+    validation = [float(row["validation_nats_per_character"]) for row in rows]
+    assert validation[1] < validation[0] < 3.5
+
+
+def test_an_untrained_model_is_as_good_as_chance(train):
+    found = re.search(r"untrained loss ([\d.]+) nats, ln\((\d+)\) = ([\d.]+)", train().stderr)
+    assert found
+    assert float(found[3]) == pytest.approx(math.log(int(found[2])), abs=1e-3)
+    assert float(found[1]) == pytest.approx(math.log(int(found[2])), rel=0.05)
+    assert "warning" not in train().stderr
+
+
+def test_a_person_sees_losses_speed_and_a_sample(train):
+    stderr = train().stderr
+    assert re.search(r"epoch 2/2  train \d\.\d+  validation \d\.\d+ nats \(\d\.\d+ bits\)/char  [\d.]+ k chars/s", stderr)
+    assert stderr.count("\n  '") + stderr.count('\n  "') == 2
+    assert "oneDNN" not in stderr
+    assert "charedge convert" in train().stdout
+
+
+def test_the_model_loads_in_plain_keras(train):
+    program = (
+        "import sys, keras, numpy as np; m = keras.saving.load_model(sys.argv[1]);"
+        "out = m({'tokens': np.ones((2, 7), 'int32'), 'state': np.zeros((2, 48), 'float32')});"
+        "print(*out['logits'].shape, *out['state'].shape)"
+    )
+    arguments = [sys.executable, "-c", program, str(train().path / "model.keras")]
+    result = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert result.stdout.split()[:2] == ["2", "7"]
+    assert result.stdout.split()[3:] == ["2", "48"]
+
+
+def test_the_same_seed_trains_the_same_weights(train, tmp_path, corpus, process):
+    assert process("train", corpus, "--output", tmp_path / "again", *TINY).returncode == 0
+    expected, found = last_checkpoint(train().path), last_checkpoint(tmp_path / "again")
+    assert expected.keys() == found.keys()
+    assert all((expected[key] == found[key]).all() for key in expected)
+
+
+def test_ctrl_c_saves_and_resume_ends_with_the_same_weights(train, tmp_path, corpus, process, start):
+    run = tmp_path / "run"
+    options = (*TINY, "--dropout", "0.2")
+    training = start("train", corpus, "--output", run, *options, text=True)
+    assert any("untrained" in line for line in training.stderr)
+    training.send_signal(signal.SIGINT)
+    assert "--resume" in training.stderr.read()
+    assert training.wait() == 130
+    assert len(list((run / "checkpoints").iterdir())) == 1
+
+    resumed = process("train", "--output", run, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    whole = train("--dropout", "0.2")
+    expected, found = last_checkpoint(whole.path), last_checkpoint(run)
+    assert all((expected[key] == found[key]).all() for key in expected)
+    assert [line.split(",")[2] for line in (run / "history.csv").read_text().splitlines()] == [
+        line.split(",")[2] for line in (whole.path / "history.csv").read_text().splitlines()
+    ]
+
+
+def test_a_finished_run_goes_on_with_more_epochs(tmp_path, corpus, process):
+    run = tmp_path / "run"
+    options = [*TINY]
+    options[options.index("--epochs") + 1] = "1"
+    assert process("train", corpus, "--output", run, *options).returncode == 0
+    result = process("train", corpus, "--output", run, "--resume", "--epochs", "2", "--units", "48")
+    assert result.returncode == 0, result.stderr
+    assert len((run / "history.csv").read_text().splitlines()) == 3
+    assert json.loads((run / "config.json").read_text())["epochs"] == 2
+
+
+def test_mixed_precision_is_recorded(tmp_path, corpus, process):
+    options = [*TINY]
+    options[options.index("--precision") + 1] = "mixed_bfloat16"
+    options[options.index("--epochs") + 1] = "1"
+    assert process("train", corpus, "--output", tmp_path / "run", *options).returncode == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["precision"] == "mixed_bfloat16"
+
+
+def test_two_replicas_train_what_one_does(tmp_path, corpus, train, process):
+    """MirroredStrategy on two logical processors: the same global batch, so the same losses up to rounding."""
+    program = (
+        "import sys, tensorflow as tf;"
+        "tf.config.set_logical_device_configuration(tf.config.list_physical_devices('CPU')[0],"
+        " [tf.config.LogicalDeviceConfiguration()] * 2);"
+        "from charedge.trainer import loop;"
+        "loop.choose_strategy = lambda: tf.distribute.MirroredStrategy(['/cpu:0', '/cpu:1']);"
+        "from charedge.runtime.cli import run; sys.exit(run(sys.argv[1:]))"
+    )
+    arguments = [sys.executable, "-c", program, "train", str(corpus), "--output", str(tmp_path / "run"), *TINY]
+    result = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "2 device(s)" in result.stderr
+    assert (tmp_path / "run" / "model.keras").exists()
+    one = [line.split(",")[1:3] for line in (train().path / "history.csv").read_text().splitlines()[1:]]
+    two = [line.split(",")[1:3] for line in (tmp_path / "run" / "history.csv").read_text().splitlines()[1:]]
+    np.testing.assert_allclose(np.array(two, float), np.array(one, float), atol=2e-3)
+
+
+def test_evaluate_measures_the_held_out_text(train, process):
+    result = process("evaluate", train().path, "--json")
+    fields = json.loads(result.stdout)
+    best = min(float(line.split(",")[2]) for line in (train().path / "history.csv").read_text().splitlines()[1:])
+    assert set(fields) >= {"nats_per_character", "bits_per_character", "characters", "skipped_characters", "characters_per_second"}
+    assert fields["characters"] == 4000
+    assert fields["nats_per_character"] == pytest.approx(best, abs=0.05)
+    assert fields["bits_per_character"] == pytest.approx(fields["nats_per_character"] / math.log(2))
+
+
+BAD = [
+    (["--units", "0"], 2, "--units"),
+    (["--epochs", "-1"], 2, "--epochs"),
+    (["--learning-rate", "nan"], 2, "--learning-rate"),
+    (["--dropout", "1"], 2, "--dropout"),
+    (["--cell", "rnn"], 2, "--cell"),
+    (["--normalization", "NFX"], 2, "--normalization"),
+    (["--precision", "int8"], 2, "--precision"),
+    (["--validation-split", "0"], 2, "--validation-split"),
+    (["--resume", "--overwrite"], 2, "--resume"),
+    (["--sequence-length", "50000"], 1, "one window needs 50001"),
+    (["--resume"], 1, "not a run folder"),
+    (["--units", "many"], 2, "--units"),
+]
+
+
+@pytest.mark.parametrize(("options", "status", "match"), BAD)
+def test_bad_options_are_one_sentence_and_leave_nothing(charedge, corpus, tmp_path, options, status, match):
+    result = charedge("train", corpus, "--output", tmp_path / "run", *options)
+    assert result.status == status
+    assert match in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_corpus_is_asked_for(charedge, tmp_path):
+    result = charedge("train", "--output", tmp_path / "run")
+    assert (result.status, "CORPUS" in result.stderr) == (2, True)
+
+
+def test_a_missing_corpus_leaves_nothing(charedge, tmp_path):
+    result = charedge("train", tmp_path / "missing.txt", "--output", tmp_path / "run")
+    assert (result.status, "missing.txt" in result.stderr) == (1, True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_output_that_is_taken_is_refused(charedge, corpus, tmp_path, train):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine").write_text("mine")
+    before = (train().path / "config.json").read_bytes()
+    for output, match in ((tmp_path / "file", "is a file"), (tmp_path / "folder", "other files"), (train().path, "--resume")):
+        result = charedge("train", corpus, "--output", output)
+        assert (result.status, match in result.stderr) == (1, True), result.stderr
+    assert (train().path / "config.json").read_bytes() == before
+
+
+def test_an_output_that_cannot_be_written_is_refused(charedge, corpus, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    result = charedge("train", corpus, "--output", tmp_path / "file" / "run", *TINY)
+    assert (result.status, "cannot be written" in result.stderr) == (1, True), result.stderr
+
+
+def test_a_resume_with_other_options_shows_the_difference(charedge, corpus, train):
+    result = charedge("train", corpus, "--output", train().path, "--resume", "--units", "64", "--seed", "9")
+    assert result.status == 1
+    assert "--units 64 (was 48)" in result.stderr
+    assert "--seed 9 (was 1)" in result.stderr
+
+
+def test_a_resume_on_another_text_is_refused(charedge, tmp_path, train):
+    (tmp_path / "other.txt").write_text("something else " * 100)
+    result = charedge("train", tmp_path / "other.txt", "--output", train().path, "--resume")
+    assert (result.status, "not the one" in result.stderr) == (1, True)
+
+
+def test_evaluate_refuses_what_is_no_run(charedge, tmp_path):
+    for path in (tmp_path, tmp_path / "missing"):
+        result = charedge("evaluate", path)
+        assert (result.status, "run folder" in result.stderr) == (1, True)
