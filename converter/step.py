@@ -39,6 +39,29 @@ class Weights:
     output_kernel: np.ndarray  # [units, vocabulary]
     output_bias: np.ndarray  # [vocabulary]
 
+    @classmethod
+    def random(
+        cls, cell: Cell = "gru", layers: int = 1, units: int = 24, vocabulary_size: int = 60, embedding_dim: int = 16, seed: int = 0
+    ) -> Weights:
+        """Weights that were never trained, for tests and benchmarks; large enough for the logits to differ."""
+        random = np.random.default_rng(seed)
+        columns = len(GATES[cell]) * units
+
+        def draw(*shape: int) -> np.ndarray:
+            return random.normal(0, shape[0] ** -0.5, shape).astype(np.float32)
+
+        stack = tuple(
+            Layer(
+                kernel=draw(embedding_dim if i == 0 else units, columns),
+                recurrent_kernel=draw(units, columns),
+                input_bias=draw(columns),
+                recurrent_bias=draw(columns) if cell == "gru" else None,
+            )
+            for i in range(layers)
+        )
+        embedding, output = 2 * draw(vocabulary_size, embedding_dim), 4 * draw(units, vocabulary_size)
+        return cls(cell, embedding, stack, output, draw(vocabulary_size))
+
     @property
     def units(self) -> int:
         return self.output_kernel.shape[0]

@@ -17,37 +17,16 @@ DATA = Path(os.environ.get("CHAREDGE_DATA", REPOSITORY.parent / "shared" / "data
 CHARACTERS = "\n !',.:ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
-def random_weights(cell="gru", layers=1, units=24, vocabulary_size=60, embedding_dim=16, seed=0):
-    """Weights large enough for the logits to matter."""
-    from charedge.converter.step import Layer, Weights
-
-    random = np.random.default_rng(seed)
-    gates = 3 if cell == "gru" else 4
-
-    def draw(*shape):
-        return random.normal(0, shape[0] ** -0.5, shape).astype(np.float32)
-
-    stack = tuple(
-        Layer(
-            draw(embedding_dim if i == 0 else units, gates * units),
-            draw(units, gates * units),
-            draw(gates * units),
-            draw(gates * units) if cell == "gru" else None,
-        )
-        for i in range(layers)
-    )
-    return Weights(cell, 2 * draw(vocabulary_size, embedding_dim), stack, 4 * draw(units, vocabulary_size), draw(vocabulary_size))
-
-
 def build_model_file(
     path, quantization="float32", characters=CHARACTERS, normalization="NFC", unknown="skip", start_text="\n", **shape
 ):
     """A whole model file with random weights, its reference loss computed by numpy."""
     from charedge.converter.assembly import Source, assemble
+    from charedge.converter.step import Weights
     from charedge.runtime.vocabulary import Vocabulary
 
     vocabulary = Vocabulary.of(characters)
-    weights = random_weights(vocabulary_size=len(vocabulary), **shape)
+    weights = Weights.random(vocabulary_size=len(vocabulary), **shape)
     held_out = np.random.default_rng(1).integers(1, len(vocabulary), 300).astype(np.int32)
     source = Source(
         path.stem,

@@ -3,8 +3,7 @@ import pytest
 import reference
 from ai_edge_litert.interpreter import Interpreter
 from charedge.converter.quantization import PROFILES, quantize
-from charedge.converter.step import build_step
-from conftest import random_weights
+from charedge.converter.step import Weights, build_step
 
 
 def run_graph(graph, ids, rows=1):
@@ -23,7 +22,7 @@ def run_graph(graph, ids, rows=1):
 @pytest.mark.parametrize("fold", [True, False])
 @pytest.mark.parametrize(("cell", "layers"), [("gru", 1), ("gru", 3), ("lstm", 1), ("lstm", 2)])
 def test_the_float_graph_is_numpys_cell_arithmetic(cell, layers, fold):
-    weights = random_weights(cell, layers)
+    weights = Weights.random(cell, layers)
     ids = np.random.default_rng(2).integers(0, weights.vocabulary_size, 200)
     expected, _ = reference.run_model(weights, ids)
     np.testing.assert_allclose(run_graph(build_step(weights, fold), ids)[:, 0], expected, atol=1e-4)
@@ -31,7 +30,7 @@ def test_the_float_graph_is_numpys_cell_arithmetic(cell, layers, fold):
 
 @pytest.mark.parametrize(("cell", "layers"), [("gru", 1), ("lstm", 2)])
 def test_int8_weights_stay_close_to_float(cell, layers):
-    weights = random_weights(cell, layers, units=64)
+    weights = Weights.random(cell, layers, units=64)
     ids = np.random.default_rng(2).integers(0, weights.vocabulary_size, 200)
     expected, _ = reference.run_model(weights, ids)
     found = run_graph(quantize(build_step(weights), PROFILES["int8"]), ids)[:, 0]
@@ -39,12 +38,12 @@ def test_int8_weights_stay_close_to_float(cell, layers):
 
 
 def test_folding_is_done_where_it_makes_the_file_smaller():
-    assert random_weights(vocabulary_size=60, embedding_dim=16, units=24).folding_pays() is False
-    assert random_weights(vocabulary_size=60, embedding_dim=64, units=24).folding_pays() is True
+    assert Weights.random(vocabulary_size=60, embedding_dim=16, units=24).folding_pays() is False
+    assert Weights.random(vocabulary_size=60, embedding_dim=64, units=24).folding_pays() is True
 
 
 def test_any_number_of_rows_gives_each_row_what_it_gets_alone():
-    weights = random_weights("lstm", 2)
+    weights = Weights.random("lstm", 2)
     graph = quantize(build_step(weights), PROFILES["int8"])
     ids = [3, 1, 4, 1, 5]
     many, one = run_graph(graph, ids, rows=7), run_graph(graph, ids)
