@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -77,6 +78,8 @@ def _check_output(output: Path) -> None:
         raise CharedgeError(f"--output {output} is a folder: give the name of a .tflite file.")
     if not output.parent.is_dir():
         raise CharedgeError(f"--output {output} is in a folder that does not exist: make {output.parent} first.")
+    if not os.access(output.parent, os.W_OK):
+        raise CharedgeError(f"--output {output} cannot be written, {output.parent} is read-only: choose another place.")
 
 
 @app.command()

@@ -27,14 +27,15 @@ def decode(data: bytes, where: str) -> str:
     Raises:
         CharedgeError: they are binary, or not UTF-8.
     """
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise CharedgeError(f"{where} is not UTF-8 text at byte 0, it looks like UTF-16: save it as UTF-8.")
+    zero = data.find(0)
+    if zero >= 0:
+        raise CharedgeError(f"{where} is binary, it has a zero byte at offset {zero}: give a text file in UTF-8.")
     try:
-        text = data.decode("utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        hint = "it looks like UTF-16; " if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
-        raise CharedgeError(f"{where} is not UTF-8 text at byte {error.start}: {hint}save it as UTF-8.") from None
-    if "\0" in text:
-        raise CharedgeError(f"{where} is not text (a zero byte at offset {data.index(0)}): give a text file in UTF-8.")
-    return text
+        raise CharedgeError(f"{where} is not UTF-8 text at byte {error.start}: save it as UTF-8.") from None
 
 
 def read_bytes(path: Path) -> bytes:
