@@ -36,7 +36,8 @@ def convert(
         raise InvalidOption(f"--tolerance {tolerance:g} must be a number from 0 up, in nats per character.")
     _check_output(output)
     require_tensorflow("convert", "convert")
-    from ..trainer.run import Run, write_atomically
+    from ..runtime.files import write_atomically
+    from ..trainer.run import Run
     from .pipeline import convert_run
     from .quantization import PROFILES
 

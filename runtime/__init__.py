@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .errors import CharedgeError, InvalidOption
     from .generator import Generator, UnknownCharacters
+    from .sampling import Sampling
     from .scoring import Score
 
 _HOMES = {
@@ -20,10 +21,11 @@ _HOMES = {
     "InvalidOption": "errors",
     "Generator": "generator",
     "UnknownCharacters": "generator",
+    "Sampling": "sampling",
     "Score": "scoring",
 }
 
-__all__ = ["CharedgeError", "Generator", "InvalidOption", "Score", "UnknownCharacters"]
+__all__ = ["CharedgeError", "Generator", "InvalidOption", "Sampling", "Score", "UnknownCharacters"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,16 +8,23 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator as Pieces
+from dataclasses import asdict
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from .errors import CharedgeError, InvalidOption
+from .interrupts import Interrupted, deferred_interrupts
+from .text import read_chunks
+
+if TYPE_CHECKING:
+    from .generator import Generator
 
 WORKSTATION_COMMANDS = {
     "train": "charedge.trainer.cli",
@@ -26,6 +33,7 @@ WORKSTATION_COMMANDS = {
     "demo": "charedge.converter.cli",
 }
 SAMPLE_SEPARATOR = "----"
+TOLD_CHARACTERS, TOLD_SECONDS = 10_000, 10.0
 
 
 class Commands(TyperGroup):
@@ -157,8 +165,18 @@ def generate(
     model: MODEL,
     prompt: Annotated[str | None, typer.Option(help=r"The text to continue; \n, \t and \uXXXX are understood.")] = None,
     prompt_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Read the prompt from a file, or - for stdin.")] = None,
-    length: Annotated[int, typer.Option(help="How many characters to write.")] = 500,
+    length: Annotated[int, typer.Option(help="How many characters to write at most.")] = 500,
     temperature: Annotated[float, typer.Option(help="Below 1 safer, above 1 wilder; 0 takes the likeliest character.")] = 0.8,
+    top_k: Annotated[int, typer.Option(help="Draw from the k likeliest characters; 0 is off.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest characters of this total probability; 1 is off.")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="Draw from characters this times as likely as the likeliest; 0 is off.")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Make recent characters less likely; 1 is off.")] = 1.0,
+    repetition_window: Annotated[int, typer.Option(help="How many characters are recent.")] = 64,
+    ban: Annotated[str, typer.Option(metavar="CHARACTERS", help="Characters that are never written.")] = "",
+    logit_bias: Annotated[list[str] | None, typer.Option(metavar="C=VALUE", help="Add to a character's logit; repeatable.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End before this text; repeatable.")] = None,
+    pattern: Annotated[str | None, typer.Option(metavar="REGEX", help="Write text that matches a regular expression.")] = None,
+    session: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep in a file where the text stands, and go on.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.  [default: another each time]")] = None,
     samples: Annotated[int, typer.Option(help=f"How many texts to write, separated by a line {SAMPLE_SEPARATOR}.")] = 1,
     no_echo: Annotated[bool, typer.Option("--no-echo", help="Leave the prompt out of the output.")] = False,
@@ -170,52 +188,88 @@ def generate(
     """Write text, character by character."""
     from .generator import Generator
 
-    text = _prompt(prompt, prompt_file)
     if samples < 1:
         raise InvalidOption(f"--samples {samples} must be at least 1.")
+    if session is not None and samples > 1:
+        raise InvalidOption("--session keeps one text: leave out --samples.")
+    if prompt_file is not None and (prompt is not None or samples > 1):
+        raise InvalidOption("--prompt-file cannot be given together with --prompt or --samples: choose one.")
+    options: dict[str, Any] = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "repetition_window": repetition_window,
+        "banned": _unescape("--ban", ban),
+        "logit_bias": dict(_bias(entry) for entry in logit_bias or []),
+        "stop": [_unescape("--stop", text) for text in stop or []],
+        "pattern": pattern,
+        "seed": seed,
+        "strict": strict,
+    }
+    text = _unescape("--prompt", prompt or "")
     generator = Generator.load(model, threads, interpreter)
-    start = time.perf_counter()
-    if as_json:
-        texts = generator.generate_batch([text] * samples, length, temperature, seed, strict)
-        seconds = time.perf_counter() - start
-        print_json(
-            {
-                "prompt": text,
-                "texts": texts,
-                "characters": length * samples,
-                "seed": seed,
-                "characters_per_second": round(length * samples / seconds, 1),
-                "interpreter": generator.interpreter,
-            }
-        )
-        return
     _prepare_stdout()
-    echoed = "" if no_echo else text
-    if samples == 1:
-        pieces = generator.stream(text, length, temperature, seed, strict)
-        _write(echoed)
-        for piece in pieces:
-            _write(piece)
+    write = _writer()
+    echo = _nothing if as_json or no_echo else write
+    start = time.perf_counter()
+    if samples > 1:
+        texts = generator.generate_batch([text] * samples, length, **options)
+        if not as_json:
+            write(f"\n{SAMPLE_SEPARATOR}\n".join(("" if no_echo else text) + written for written in texts))
     else:
-        texts = generator.generate_batch([text] * samples, length, temperature, seed, strict)
-        _write(f"\n{SAMPLE_SEPARATOR}\n".join(echoed + written for written in texts))
-    if sys.stdout.isatty():
-        _write("\n")
+        source = text if prompt_file is None else _echoing(read_chunks(prompt_file), echo)
+        pieces = generator.stream(source, length, session=session, **options)
+        if prompt_file is None:
+            echo(text)
+        texts = []
+        for piece in _until_interrupted(pieces):
+            texts.append(piece) if as_json else write(piece)
+        texts = ["".join(texts)]
+    if as_json:
+        characters, seconds = sum(map(len, texts)), time.perf_counter() - start
+        fields = {"texts": texts, "characters": characters, "characters_per_second": round(characters / seconds, 1)}
+        print_json({"prompt": text, **fields, "seed": seed, "interpreter": generator.interpreter})
+    elif sys.stdout.isatty():
+        write("\n")
 
 
-def _prompt(prompt: str | None, prompt_file: Path | None) -> str:
-    """The prompt that the options give; none is the empty one."""
-    from .text import read_text
+def _until_interrupted(pieces: Pieces[str, None, None]) -> Iterator[str]:
+    """The pieces, up to Ctrl-C or SIGTERM, which once there is a first piece end the text between two of them."""
+    piece = next(pieces, None)
+    with deferred_interrupts() as request:
+        while piece is not None:
+            yield piece
+            if request.number is not None:
+                pieces.close()  # saves the session, if there is one
+                raise Interrupted(request.number)
+            piece = next(pieces, None)
+
+
+def _unescape(option: str, text: str) -> str:
     from .vocabulary import unescape
 
-    if prompt_file is not None:
-        if prompt is not None:
-            raise InvalidOption("--prompt and --prompt-file cannot both be given: choose one.")
-        return read_text(prompt_file)
     try:
-        return unescape(prompt or "")
+        return unescape(text)
     except (ValueError, OverflowError) as error:
-        raise InvalidOption(f"--prompt cannot be read: {error}.") from None
+        raise InvalidOption(f"{option} cannot be read: {error}.") from None
+
+
+def _bias(entry: str) -> tuple[str, float]:
+    """`c=1.5` -> ("c", 1.5)."""
+    character, _, value = entry.rpartition("=")
+    try:
+        return _unescape("--logit-bias", character), float(value)
+    except ValueError:
+        raise InvalidOption(f"--logit-bias {entry!r} must be a character, an equals sign and a number, as in 'e=-2'.") from None
+
+
+def _echoing(chunks: Iterator[str], echo: Callable[[str], object]) -> Iterator[str]:
+    """The pieces of a long prompt, each written as it is read."""
+    for chunk in chunks:
+        echo(chunk)
+        yield chunk
 
 
 def _prepare_stdout() -> None:
@@ -227,18 +281,27 @@ def _prepare_stdout() -> None:
             sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline="\n")
 
 
-def _write(text: str) -> None:
-    """Write to stdout: at once on a terminal, by the block elsewhere."""
-    sys.stdout.write(text)
-    if sys.stdout.isatty():
-        sys.stdout.flush()
+def _writer() -> Callable[[str], object]:
+    """What writes text to stdout: at once and without control characters on a terminal, by the block and as it is elsewhere."""
+    write, flush = sys.stdout.write, sys.stdout.flush
+    if not sys.stdout.isatty():
+        return write
+    from .vocabulary import harmless
+
+    def write_at_once(text: str) -> None:
+        write(harmless(text))
+        flush()
+
+    return write_at_once
+
+
+def _nothing(text: str) -> None:
+    pass
 
 
 @app.command()
 def info(model: MODEL, as_json: JSON = False) -> None:
     """Show what a model file says of itself."""
-    from dataclasses import asdict
-
     from .package import read_package
 
     package = read_package(model)
@@ -316,21 +379,22 @@ def verify(model: MODEL, threads: THREADS = 1, interpreter: INTERPRETER = None, 
 def score(
     model: MODEL,
     file: Annotated[Path, typer.Argument(help="The text; - is stdin.")] = Path("-"),
+    lines: Annotated[bool, typer.Option("--lines", help="Score each line as a text of its own.")] = False,
     strict: STRICT = False,
     threads: THREADS = 1,
     interpreter: INTERPRETER = None,
     as_json: JSON = False,
 ) -> None:
     """Measure how well a model predicts a text, in nats and bits a character."""
-    from dataclasses import asdict
-
     from .generator import Generator
-    from .text import read_text
 
     generator = Generator.load(model, threads, interpreter)
-    text = read_text(file)
+    _prepare_stdout()
+    if lines:
+        _score_lines(generator, file, strict, as_json)
+        return
     start = time.perf_counter()
-    result = generator.score(text, strict)
+    result = generator.score(_told(read_chunks(file)), strict)
     seconds = time.perf_counter() - start
     if as_json:
         speed = round((result.characters - 1) / seconds, 1)
@@ -340,3 +404,68 @@ def score(
         f"{result.nats_per_character:.4f} nats/character, {result.bits_per_character:.4f} bits/character "
         f"over {result.characters:,} characters ({result.skipped_characters:,} skipped)"
     )
+
+
+def _told(chunks: Iterator[str]) -> Iterator[str]:
+    """The pieces of a text, and a line on stderr now and then for as long as they take."""
+    done, told = 0, time.monotonic()
+    for chunk in chunks:
+        for start in range(0, len(chunk), TOLD_CHARACTERS):
+            yield chunk[start : start + TOLD_CHARACTERS]
+            done += min(TOLD_CHARACTERS, len(chunk) - start)
+            if time.monotonic() - told >= TOLD_SECONDS:
+                say(f"{done:,} characters scored")
+                told = time.monotonic()
+
+
+def _score_lines(generator: Generator, file: Path, strict: bool, as_json: bool) -> None:
+    """A line of output for each line of the file: nats/character, a tab, the line; or a JSON object."""
+    for number, line in enumerate(_lines(read_chunks(file)), start=1):
+        try:
+            result = generator.score(line, strict)
+        except CharedgeError as error:
+            if strict:
+                raise CharedgeError(f"line {number} of {file}: {error}") from None
+            result = None  # fewer than two known characters give no prediction
+        if as_json:
+            fields = asdict(result) if result else {"nats_per_character": None}
+            print(json.dumps({"line": number, **fields, "text": line}, ensure_ascii=False))
+        else:
+            print(f"{result.nats_per_character:.4f}" if result else "-", line, sep="\t")
+
+
+def _lines(chunks: Iterator[str]) -> Iterator[str]:
+    """The lines of a text that comes in pieces, without their ends."""
+    waiting = ""
+    for chunk in chunks:
+        *whole, waiting = (waiting + chunk).split("\n")
+        yield from (line.removesuffix("\r") for line in whole)
+    if waiting:
+        yield waiting
+
+
+@app.command()
+def bench(
+    model: MODEL,
+    characters: Annotated[int, typer.Option(help="How many characters to generate for each figure.")] = 2000,
+    interpreter: INTERPRETER = None,
+    as_json: JSON = False,
+) -> None:
+    """Measure how fast a model file runs on this machine."""
+    if characters < 1:
+        raise InvalidOption(f"--characters {characters} must be at least 1.")
+    from .benchmark import run_benchmark
+
+    result = run_benchmark(model, characters, interpreter)
+    if as_json:
+        print_json(asdict(result))
+        return
+    print(f"machine      {', '.join(result.machine.values())}")
+    print(f"interpreter  {result.interpreter}")
+    print(f"load         {result.load_milliseconds:.1f} ms, the probe included")
+    print(f"a character  {result.microseconds_per_character:.1f} us (median), {result.microseconds_per_character_p99:.1f} us (p99)")
+    for entry in result.rates:
+        rows = "1 text " if entry.rows == 1 else f"{entry.rows} texts"
+        threads = "1 thread " if entry.threads == 1 else f"{entry.threads} threads"
+        print(f"{rows}      {entry.characters_per_second:,.0f} characters/s on {threads}")
+    print(f"memory       {result.peak_rss_bytes / 2**20:.1f} MiB at most")

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator as Pieces
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .errors import CharedgeError, InvalidOption
 from .interpreter import Step
 from .package import Manifest, Package, read_package
-from .sampling import Sampler, random_rows
-from .scoring import Score, require_probe, score_ids, to_bits
-from .text import normalize
-from .vocabulary import UNKNOWN_ID, Vocabulary, escape
+from .pattern import Pattern
+from .sampling import Sampling, random_rows
+from .scoring import Score, Scorer, require_probe
+from .session import TAIL_CHARACTERS, Session
+from .stopping import StopStrings
+from .text import normalized_chunks
+from .vocabulary import UNKNOWN_ID, Vocabulary
+from .writing import Cursor, Fed, Plan, write
 
 DEFAULT_LENGTH = 500
-DEFAULT_TEMPERATURE = 0.8
 MAX_NAMED_CHARACTERS = 10
+SESSION_SECONDS = 10.0
 
 
 class UnknownCharacters(UserWarning):
@@ -57,6 +65,7 @@ class Generator:
 
     @property
     def vocabulary(self) -> Vocabulary:
+        """The characters that the model knows."""
         return self._package.vocabulary
 
     @property
@@ -64,120 +73,187 @@ class Generator:
         """The interpreter in use and its version, as in `ai-edge-litert 2.3.0`."""
         return str(self._step.interpreter)
 
-    def generate(
-        self,
-        prompt: str = "",
-        length: int = DEFAULT_LENGTH,
-        temperature: float = DEFAULT_TEMPERATURE,
-        seed: int | None = None,
-        strict: bool = False,
-    ) -> str:
-        """Continue a text.
-
-        Args:
-            prompt: what comes before; without one the model begins from its `start_text`.
-            length: how many characters to write.
-            temperature: below 1 safer, above 1 wilder; 0 takes the likeliest character always.
-            seed: the same seed gives the same text on the same interpreter and kind of machine; None draws a new one.
-            strict: refuse characters outside the vocabulary, rather than leave them out with an `UnknownCharacters` warning.
+    def generate(self, prompt: str | Iterable[str] = "", length: int = DEFAULT_LENGTH, **options: Any) -> str:
+        """Continue a text: the pieces of `stream`, joined.
 
         Returns:
             The new characters, without the prompt.
-
-        Raises:
-            InvalidOption: an argument cannot be.
-            CharedgeError: `strict`, and the prompt has unknown characters.
         """
-        return "".join(self.stream(prompt, length, temperature, seed, strict))
+        return "".join(self.stream(prompt, length, **options))
 
     def stream(
         self,
-        prompt: str = "",
+        prompt: str | Iterable[str] = "",
         length: int = DEFAULT_LENGTH,
-        temperature: float = DEFAULT_TEMPERATURE,
+        *,
         seed: int | None = None,
+        stop: Sequence[str] = (),
+        pattern: str | None = None,
+        session: str | Path | None = None,
         strict: bool = False,
-    ) -> Iterator[str]:
-        """Continue a text piece by piece: as `generate`, but each piece comes as soon as it is made."""
-        tokens = self.vocabulary.tokens
-        return (tokens[ids[0]] for ids in self._rows([prompt], length, temperature, seed, strict))
+        **sampling: Any,
+    ) -> Pieces[str, None, None]:
+        """Continue a text piece by piece, each piece as soon as it is known to belong to the text.
+
+        Args:
+            prompt: what comes before, or an iterable of its pieces, which takes constant memory; without one the model begins
+                from its `start_text`.
+            length: how many characters to write at most.
+            seed: the same seed gives the same text on the same interpreter and kind of machine; None draws a new one.
+            stop: strings before the first of which the text ends.
+            pattern: a regular expression that the new characters match as a whole; they then come in one piece at the end.
+            session: a file that keeps where the text stands. If it exists the text goes on from there, the prompt being added
+                to it, and `seed` has no effect. It is saved when the text ends or is left, and every ten seconds.
+            strict: refuse characters outside the vocabulary, rather than leave them out with an `UnknownCharacters` warning.
+            **sampling: the fields of `charedge.runtime.Sampling`: temperature, top_k, top_p, min_p, repetition_penalty, ...
+
+        Raises:
+            InvalidOption: an argument cannot be; raised by the call, before the first piece is asked for.
+            CharedgeError: `strict`, and the prompt has unknown characters; the pattern cannot be matched; the session cannot
+                be read or written.
+        """
+        plan = self._plan(1, length, seed, stop, pattern, sampling)
+        ids = self._prompt_ids(prompt, strict)
+        if session is not None:
+            return self._in_session(plan, ids, Path(session))
+        return self._pieces(plan, ids)
 
     def generate_batch(
         self,
         prompts: Sequence[str],
         length: int = DEFAULT_LENGTH,
-        temperature: float = DEFAULT_TEMPERATURE,
+        *,
         seed: int | None = None,
+        stop: Sequence[str] = (),
+        pattern: str | None = None,
         strict: bool = False,
+        **sampling: Any,
     ) -> list[str]:
         """Continue several texts in one step loop: as `generate` for each, row k drawing from `SeedSequence(seed).spawn(N)[k]`."""
         if not prompts:
             return []
-        steps = list(self._rows(prompts, length, temperature, seed, strict))
-        return [self.vocabulary.decode(row) for row in np.stack(steps, axis=1)]
+        plan = self._plan(len(prompts), length, seed, stop, pattern, sampling)
+        ids = {prompt: self._prompt_ids(prompt, strict) for prompt in prompts}
+        fed = {prompt: self._feed(ids[prompt]) for prompt in ids}
+        texts = [""] * len(prompts)
+        for row, piece in write(self._step, self.vocabulary.tokens, plan, [fed[prompt] for prompt in prompts]):
+            texts[row] += piece
+        return texts
 
-    def score(self, text: str, strict: bool = False) -> Score:
+    def score(self, text: str | Iterable[str], strict: bool = False) -> Score:
         """How well the model predicts a text, from a zero state.
+
+        Args:
+            text: the text, or an iterable of its pieces, which takes constant memory.
+            strict: refuse characters outside the vocabulary, rather than leave them out with an `UnknownCharacters` warning.
 
         Raises:
             CharedgeError: fewer than two known characters are left to score, or `strict` and there are unknown ones.
         """
-        ids = self._encode(text, "the text", strict)
-        if len(ids) < 2:
-            raise CharedgeError("the text has fewer than two characters that the model knows: give a longer one.")
-        nats = score_ids(self._step, ids)
-        skipped = len(normalize(text, self.manifest.normalization)) - len(ids)
-        return Score(nats, to_bits(nats), len(ids), skipped)
+        scorer, unknown = Scorer(self._step), Counter[str]()
+        for ids in self._encode(text, "the text", strict, unknown):
+            scorer.add(ids)
+        return scorer.score(skipped=unknown.total() if self.manifest.unknown == "skip" else 0)
 
-    def _rows(
-        self, prompts: Sequence[str], length: int, temperature: float, seed: int | None, strict: bool
-    ) -> Iterator[np.ndarray]:
-        """Check the arguments at once; then, step by step, the next token of every row: int32 [rows]."""
+    def _plan(
+        self, rows: int, length: int, seed: int | None, stop: Sequence[str], pattern: str | None, sampling: dict[str, Any]
+    ) -> Plan:
+        """
+        Raises:
+            InvalidOption: an argument cannot be.
+        """
         if length < 1:
             raise InvalidOption(f"--length {length} must be at least 1.")
-        sampler = Sampler(len(self.vocabulary), temperature, random_rows(seed, len(prompts)))
-        encoded = {prompt: self._encode(prompt, "the prompt", strict) for prompt in prompts}
-        start = self._encode(self.manifest.start_text, "the start text", strict=True)
-        return self._loop([encoded[prompt] if len(encoded[prompt]) else start for prompt in prompts], length, sampler)
+        stop = [stop] if isinstance(stop, str) else list(stop)
+        StopStrings(stop)
+        controls = Sampling(**sampling)
+        return Plan(
+            length=length,
+            sampling=controls,
+            bias=controls.bias(self.vocabulary),
+            randoms=random_rows(seed, rows),
+            stop=stop,
+            pattern=None if pattern is None else Pattern(pattern),
+        )
 
-    def _loop(self, prompts: list[np.ndarray], length: int, sampler: Sampler) -> Iterator[np.ndarray]:
-        """Feed each distinct prompt once, then step all rows together."""
-        fed = {ids.tobytes(): self._feed(ids) for ids in prompts}
-        logits = np.concatenate([fed[ids.tobytes()][0] for ids in prompts])  # [rows, V]
-        state = np.concatenate([fed[ids.tobytes()][1] for ids in prompts])  # [rows, S]
-        for remaining in range(length - 1, -1, -1):
-            tokens = sampler(logits)
-            yield tokens
-            if remaining:
-                logits, state = self._step(tokens, state)
+    def _pieces(self, plan: Plan, ids: Iterable[np.ndarray]) -> Pieces[str, None, None]:
+        for _, piece in write(self._step, self.vocabulary.tokens, plan, [self._feed(ids)]):
+            yield piece
 
-    def _feed(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The logits [1, V] and the state [1, S] after a prompt."""
-        logits, state = np.zeros((1, len(self.vocabulary)), np.float32), self._step.zeros()
-        for token in ids.reshape(-1, 1):
-            logits, state = self._step(token, state)
-        return logits, state
+    def _in_session(self, plan: Plan, ids: Iterable[np.ndarray], path: Path) -> Pieces[str, None, None]:
+        """The pieces of one row, and the session saved with the last piece that was handed over."""
+        if path.exists():
+            session = Session.load(path, self.manifest.flatbuffer_sha256, self._step.state_size)
+            tail = session.tail
+            logits, state = self._step(np.array([session.token], np.int32), session.state)
+            fed = self._feed_on(Fed(logits, state, self.vocabulary.encode(tail)), ids)
+            plan = replace(plan, start=session.position)
+        else:
+            tail, fed = "", self._feed(ids)
+        tail += self.vocabulary.decode(fed.recent[len(tail) :])
+        cursor, saved = Cursor(), time.monotonic()
 
-    def _encode(self, text: str, what: str, strict: bool) -> np.ndarray:
-        """The ids of a text, normalised first; unknown characters are id 0 or left out, as the model was trained."""
-        text = normalize(text, self.manifest.normalization)
-        ids = self.vocabulary.encode(text)
-        unknown = ids == UNKNOWN_ID
-        if self.manifest.unknown == "unk" or not unknown.any():
-            return ids
-        sentence = f"{what} has characters that the model does not know: {_names(text, unknown)}"
-        if strict:
-            raise CharedgeError(f"{sentence}; leave them out, or drop --strict.")
-        warnings.warn(f"{sentence}; they are left out.", UnknownCharacters, stacklevel=4)
-        return ids[~unknown]
+        def save() -> None:
+            if cursor.state is not None and cursor.position is not None:
+                sha256 = self.manifest.flatbuffer_sha256
+                Session(sha256, cursor.token, cursor.state, cursor.position, tail[-TAIL_CHARACTERS:]).save(path)
+
+        try:
+            for _, piece in write(self._step, self.vocabulary.tokens, plan, [fed], cursor):
+                tail = (tail + piece)[-2 * TAIL_CHARACTERS :]
+                yield piece
+                if time.monotonic() - saved >= SESSION_SECONDS:
+                    save()
+                    saved = time.monotonic()
+        finally:
+            save()
+
+    def _prompt_ids(self, prompt: str | Iterable[str], strict: bool) -> Iterable[np.ndarray]:
+        """The ids of a prompt; of a string at once, so that what is wrong with it is known before anything is written."""
+        ids = self._encode(prompt, "the prompt", strict, Counter())
+        return list(ids) if isinstance(prompt, str) else ids
+
+    def _feed(self, ids: Iterable[np.ndarray]) -> Fed:
+        """The model after a prompt, from zeros; after the start text where nothing of the prompt is known."""
+        nothing = Fed(np.empty((1, 0), np.float32), self._step.zeros(), np.empty(0, np.int32))
+        fed = self._feed_on(nothing, ids)
+        return fed if len(fed.recent) else self._feed_on(nothing, self._prompt_ids(self.manifest.start_text, strict=True))
+
+    def _feed_on(self, fed: Fed, chunks: Iterable[np.ndarray]) -> Fed:
+        """The model after some more text."""
+        logits, state, recent = fed
+        step = self._step
+        for ids in chunks:
+            for token in ids.reshape(-1, 1):
+                logits, state = step(token, state)
+            recent = np.concatenate([recent, ids])[-TAIL_CHARACTERS:]
+        return Fed(logits, state, recent)
+
+    def _encode(self, text: str | Iterable[str], what: str, strict: bool, unknown: Counter[str]) -> Iterator[np.ndarray]:
+        """The ids of a text, piece by piece, normalised first; unknown characters are id 0 or left out, as the model was trained.
+
+        They are counted in `unknown` and, in the end, named in one warning.
+        """
+        for chunk in normalized_chunks([text] if isinstance(text, str) else text, self.manifest.normalization):
+            ids = self.vocabulary.encode(chunk)
+            if self.manifest.unknown == "skip" and not ids.all():
+                unknown.update(chunk[i] for i in np.flatnonzero(ids == UNKNOWN_ID))
+                if strict:
+                    raise CharedgeError(
+                        f"{what} has characters that the model does not know: {_names(unknown)}; leave them out, or drop --strict."
+                    )
+                ids = ids[ids != UNKNOWN_ID]
+            yield ids
+        if unknown:
+            sentence = f"{what} has characters that the model does not know: {_names(unknown)}; they are left out."
+            warnings.warn(sentence, UnknownCharacters, stacklevel=2)
 
 
-def _names(text: str, unknown: np.ndarray) -> str:
-    """The unknown characters of a text, the most frequent first: `'é' U+00E9 (3 times)`."""
-    counts = Counter(text[i] for i in np.flatnonzero(unknown))
+def _names(unknown: Counter[str]) -> str:
+    """The unknown characters, the most frequent first: `'é' U+00E9 (3 times)`."""
     names = []
-    for character, count in counts.most_common(MAX_NAMED_CHARACTERS):
-        shown = escape(character) if character.isprintable() else ""
-        names.append(f"{shown!r} U+{ord(character):04X} ({count} {'time' if count == 1 else 'times'})".removeprefix("'' "))
-    more = len(counts) - len(names)
+    for character, count in unknown.most_common(MAX_NAMED_CHARACTERS):
+        shown = f"{character!r} " if character.isprintable() else ""
+        names.append(f"{shown}U+{ord(character):04X} ({count} {'time' if count == 1 else 'times'})")
+    more = len(unknown) - len(names)
     return ", ".join(names) + (f" and {more} more" if more > 0 else "")

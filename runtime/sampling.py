@@ -1,16 +1,84 @@
-"""From logits to the next token."""
+"""From logits to the next token.
+
+The controls act in this order, each on what the one before it left:
+
+1. logit bias, banned characters, and `[UNK]`, which is never drawn;
+2. repetition penalty, over the last `repetition_window` characters, the prompt's included;
+3. temperature;
+4. top_k, 5. top_p, 6. min_p;
+7. the draw.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from .errors import CharedgeError, InvalidOption
-from .vocabulary import UNKNOWN_ID
+from .vocabulary import UNKNOWN_ID, Vocabulary
 
 NOISE_STEPS = 64  # how many steps' noise is drawn at once
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next character is chosen.
+
+    Raises:
+        InvalidOption: a value that cannot be.
+    """
+
+    temperature: float = 0.8
+    """Below 1 safer, above 1 wilder; 0 is greedy: the likeliest character always."""
+    top_k: int = 0
+    """Keep the k likeliest characters (and those as likely as the k-th); 0 keeps all. Fan et al. 2018."""
+    top_p: float = 1.0
+    """Keep the fewest likeliest characters that have this probability together; 1 keeps all. Holtzman et al. 2019."""
+    min_p: float = 0.0
+    """Keep characters at least this times as likely as the likeliest; 0 keeps all. Nguyen et al. 2024."""
+    repetition_penalty: float = 1.0
+    """Divide the positive logits of recent characters by this, and multiply the negative ones; 1 is off. Keskar et al. 2019."""
+    repetition_window: int = 64
+    """How many characters are recent."""
+    banned: str = ""
+    """Characters that are never written."""
+    logit_bias: Mapping[str, float] = field(default_factory=dict)
+    """What to add to the logit of some characters."""
+
+    def __post_init__(self) -> None:
+        def check(fine: bool, option: str, expected: str) -> None:
+            if not fine:
+                value = getattr(self, option)
+                raise InvalidOption(f"--{option.replace('_', '-')} {value} must be {expected}.")
+
+        check(math.isfinite(self.temperature) and self.temperature >= 0, "temperature", "a number from 0 (greedy) up")
+        check(self.top_k >= 0, "top_k", "a whole number from 0 (off) up")
+        check(0 < self.top_p <= 1, "top_p", "above 0, and at most 1 (off)")
+        check(0 <= self.min_p <= 1, "min_p", "from 0 (off) to 1")
+        penalty = self.repetition_penalty
+        check(math.isfinite(penalty) and penalty > 0, "repetition_penalty", "a number above 0; 1 is off")
+        check(self.repetition_window >= 1, "repetition_window", "a whole number from 1 up")
+        check(all(len(c) == 1 for c in self.logit_bias), "logit_bias", "for single characters")
+        check(all(math.isfinite(value) for value in self.logit_bias.values()), "logit_bias", "a finite number a character")
+
+    def bias(self, vocabulary: Vocabulary) -> np.ndarray:
+        """What is added to the logits of every step: float32 [V]; characters that the model does not know have no effect.
+
+        Raises:
+            InvalidOption: every character is banned.
+        """
+        bias = np.zeros(len(vocabulary), np.float32)
+        for character, value in self.logit_bias.items():
+            bias[vocabulary.encode(character)] += value
+        bias[vocabulary.encode(self.banned)] = -np.inf
+        bias[UNKNOWN_ID] = -np.inf
+        if not np.isfinite(bias).any():
+            raise InvalidOption(f"--ban {self.banned!r} leaves no character to write: ban fewer.")
+        return bias
 
 
 def random_rows(seed: int | None, rows: int) -> list[np.random.Generator]:
@@ -25,31 +93,30 @@ def random_rows(seed: int | None, rows: int) -> list[np.random.Generator]:
 
 
 class Sampler:
-    """Draws each row's next token from softmax(logits / temperature), or takes the likeliest at temperature 0.
+    """Draws the next token of every row.
 
-    The draw is an argmax over `logits + temperature * Gumbel noise`, which has exactly that distribution (Gumbel 1954; Maddison,
-    Tarlow and Minka 2014, "A* Sampling"), and needs neither an exponential nor a sum a step. The noise is drawn in blocks, from
-    `random()` alone, whose stream numpy keeps from version to version. `[UNK]` is never drawn.
+    A draw is an argmax over `logits + temperature * Gumbel noise`, which has exactly the distribution softmax(logits /
+    temperature) (Gumbel 1954; Maddison, Tarlow and Minka 2014, "A* Sampling") and needs neither an exponential nor a sum a
+    step. The noise is drawn in blocks, from `random()` alone, whose stream numpy keeps from version to version, and the bias
+    is added to the whole block at once: with nothing but a temperature a step costs one addition and one argmax.
     """
 
-    def __init__(self, vocabulary_size: int, temperature: float = 1.0, randoms: Sequence[np.random.Generator] = ()) -> None:
+    def __init__(
+        self, sampling: Sampling, bias: np.ndarray, randoms: Sequence[np.random.Generator], recent: Sequence[np.ndarray]
+    ) -> None:
         """
         Args:
-            vocabulary_size: V.
-            temperature: at least 0; 0 is greedy.
+            sampling: the controls.
+            bias: float32 [V], from `Sampling.bias`.
             randoms: a generator for each row.
-
-        Raises:
-            InvalidOption: the temperature is negative, infinite or no number.
+            recent: the last token ids of each row's prompt, for the repetition penalty.
         """
-        if not (math.isfinite(temperature) and temperature >= 0):
-            raise InvalidOption(f"--temperature {temperature:g} must be a number from 0 (greedy) up.")
-        self._temperature = temperature
-        self._randoms = randoms
-        self._noise = np.zeros((NOISE_STEPS, len(randoms), vocabulary_size), np.float32)
-        self._noise[:, :, UNKNOWN_ID] = -np.inf
-        self._scores = np.empty((len(randoms), vocabulary_size), np.float32)
-        self._step = NOISE_STEPS
+        self._sampling, self._bias, self._randoms = sampling, bias, list(randoms)
+        self._filters = sampling.temperature > 0 and (sampling.top_k > 0 or sampling.top_p < 1 or sampling.min_p > 0)
+        self._penalty = Penalty(sampling, len(bias), recent) if sampling.repetition_penalty != 1 else None
+        self._block: list[Any] = []  # the random state that the noise was drawn from, a row each
+        self._noise = np.empty((0, len(randoms), len(bias)), np.float32)
+        self._step = 0
 
     def __call__(self, logits: np.ndarray) -> np.ndarray:
         """The next token of each row: float32 [rows, V] -> int32 [rows].
@@ -57,22 +124,104 @@ class Sampler:
         Raises:
             CharedgeError: a logit is NaN or infinite, which no sound model gives.
         """
-        if self._step == NOISE_STEPS:
-            self._draw_noise()
-        np.add(logits, self._noise[self._step], out=self._scores)
-        self._step += 1
-        tokens = self._scores.argmax(axis=1)
-        for row, token in enumerate(tokens):
-            if not math.isfinite(self._scores[row, token]):
-                raise CharedgeError("the model gave logits that are no numbers: check the file with `charedge verify`.")
+        scores = self.scores(logits)
+        tokens = scores.argmax(axis=1)
+        self.check(scores, tokens)
+        self.accept(tokens)
         return tokens.astype(np.int32)
 
+    def scores(self, logits: np.ndarray) -> np.ndarray:
+        """What each token of each row scores in this step's draw, the highest being the one drawn: [rows, V]."""
+        if self._step == len(self._noise):
+            self._draw_noise()
+        noise = self._noise[self._step]
+        self._step += 1
+        if self._penalty is not None:
+            logits = self._penalty(logits)
+        if not self._filters:
+            return logits + noise  # the bias is in the noise
+        return self._filter(logits + self._bias) + noise
+
+    @staticmethod
+    def check(scores: np.ndarray, tokens: np.ndarray) -> None:
+        """An argmax finds a NaN or an infinity first, so that looking at the winners is enough."""
+        for row, token in enumerate(tokens.tolist()):
+            if not math.isfinite(scores.item(row, token)):
+                raise CharedgeError("the model gave logits that are no numbers: check the file with `charedge verify`.")
+
+    def accept(self, tokens: np.ndarray) -> None:
+        """Count the tokens that were chosen as recent ones."""
+        if self._penalty is not None:
+            self._penalty.accept(tokens)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with some of the rows."""
+        self._randoms = [self._randoms[row] for row in rows]
+        self._block = [self._block[row] for row in rows]
+        self._noise = self._noise[:, rows]
+        if self._penalty is not None:
+            self._penalty.keep(rows)
+
+    def position(self) -> dict[str, Any]:
+        """Where the first row's draws are: the random state at the start of its block, and the steps taken since."""
+        return {"random": self._block[0] if self._block else self._randoms[0].bit_generator.state, "step": self._step}
+
+    def seek(self, position: Mapping[str, Any]) -> None:
+        """Go to where the only row's draws were."""
+        self._randoms[0].bit_generator.state = position["random"]
+        self._draw_noise()
+        self._step = position["step"]
+
     def _draw_noise(self) -> None:
+        rows, size = len(self._randoms), len(self._bias)
         self._step = 0
-        if self._temperature == 0:
-            return
-        steps, _, size = self._noise.shape
+        self._block = [random.bit_generator.state for random in self._randoms]
+        self._noise = np.empty((NOISE_STEPS, rows, size), np.float32)
         for row, random in enumerate(self._randoms):
-            uniform = np.maximum(random.random((steps, size)), np.finfo(np.float64).tiny)
-            self._noise[:, row] = -self._temperature * np.log(-np.log(uniform))
-        self._noise[:, :, UNKNOWN_ID] = -np.inf
+            uniform = np.maximum(random.random((NOISE_STEPS, size)), np.finfo(np.float64).tiny)
+            # after the filters the logits are divided by the temperature already, and what they left is at most 0
+            self._noise[:, row] = -(1.0 if self._filters else self._sampling.temperature) * np.log(-np.log(uniform))
+        if not self._filters:
+            self._noise += self._bias
+
+    def _filter(self, logits: np.ndarray) -> np.ndarray:
+        """Divide by the temperature and drop what top_k, top_p and min_p drop: [rows, V] -> [rows, V], at most 0."""
+        scaled = (logits - logits.max(axis=1, keepdims=True)).astype(np.float64) / self._sampling.temperature
+        if 0 < self._sampling.top_k < scaled.shape[1]:
+            kth = np.partition(scaled, -self._sampling.top_k, axis=1)[:, -self._sampling.top_k, None]
+            scaled[scaled < kth] = -np.inf
+        if self._sampling.top_p < 1:
+            order = np.argsort(-scaled, axis=1, kind="stable")
+            ranked = np.exp(np.take_along_axis(scaled, order, axis=1))
+            before = np.cumsum(ranked, axis=1) - ranked  # the probability of all that are likelier, times the sum
+            dropped = before >= self._sampling.top_p * ranked.sum(axis=1, keepdims=True)
+            np.put_along_axis(scaled, order, np.where(dropped, -np.inf, np.take_along_axis(scaled, order, axis=1)), axis=1)
+        if self._sampling.min_p > 0:
+            scaled[scaled < math.log(self._sampling.min_p)] = -np.inf  # the likeliest has 0
+        return scaled
+
+
+class Penalty:
+    """The repetition penalty of every row, over a window of recent tokens."""
+
+    def __init__(self, sampling: Sampling, vocabulary_size: int, recent: Sequence[np.ndarray]) -> None:
+        self._penalty, self._window = sampling.repetition_penalty, sampling.repetition_window
+        self._counts = np.zeros((len(recent), vocabulary_size), np.int32)
+        self._recent = [ids[-self._window :].tolist() for ids in recent]
+        for row, ids in enumerate(self._recent):
+            np.add.at(self._counts[row], ids, 1)
+
+    def __call__(self, logits: np.ndarray) -> np.ndarray:
+        penalised = np.where(logits > 0, logits / np.float32(self._penalty), logits * np.float32(self._penalty))
+        return np.where(self._counts > 0, penalised, logits)
+
+    def accept(self, tokens: np.ndarray) -> None:
+        for row, token in enumerate(tokens.tolist()):
+            self._recent[row].append(token)
+            self._counts[row, token] += 1
+            if len(self._recent[row]) > self._window:
+                self._counts[row, self._recent[row].pop(0)] -= 1
+
+    def keep(self, rows: Sequence[int]) -> None:
+        self._counts = self._counts[rows]
+        self._recent = [self._recent[row] for row in rows]

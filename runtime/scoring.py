@@ -40,23 +40,54 @@ def nats_of(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return log_sum - logits[np.arange(len(targets)), targets]
 
 
-def score_ids(step: Step, ids: np.ndarray, block: int = 256) -> float:
-    """The mean nats per character of a token sequence, the state carried through it from zeros.
+class Scorer:
+    """Adds up the nats of a text that comes in parts, the state carried through it from zeros, in constant memory."""
 
-    Args:
-        step: the model.
-        ids: int32 [n], n at least 2.
-        block: how many steps' logits are kept before they are summed up.
-    """
-    state, total = step.zeros(), 0.0
-    logits = np.empty((block, step.vocabulary_size), np.float32)
-    inputs = ids[:-1].reshape(-1, 1)
-    for start in range(0, len(inputs), block):
-        tokens = inputs[start : start + block]
-        for i, token in enumerate(tokens):
-            logits[i : i + 1], state = step(token, state)
-        total += float(nats_of(logits[: len(tokens)], ids[start + 1 : start + 1 + len(tokens)]).sum())
-    return total / len(inputs)
+    def __init__(self, step: Step, block: int = 256) -> None:
+        """
+        Args:
+            step: the model.
+            block: how many steps' logits are kept before they are summed up.
+        """
+        self._step, self._state = step, step.zeros()
+        self._logits = np.empty((block, step.vocabulary_size), np.float32)
+        self._last = np.empty(0, np.int32)  # the id that waits for the one after it
+        self._total = 0.0
+        self.characters = 0
+
+    def add(self, ids: np.ndarray) -> None:
+        """Go on with some more of the text: int32 [n]."""
+        self.characters += len(ids)
+        ids = np.concatenate([self._last, ids])
+        step, state, block = self._step, self._state, len(self._logits)
+        for start in range(0, len(ids) - 1, block):
+            part = ids[start : start + block + 1]  # the targets are one ahead of the inputs
+            for i, token in enumerate(part[:-1].reshape(-1, 1)):
+                self._logits[i : i + 1], state = step(token, state)
+            self._total += float(nats_of(self._logits[: len(part) - 1], part[1:]).sum())
+        self._state, self._last = state, ids[-1:]
+
+    @property
+    def nats_per_character(self) -> float:
+        """
+        Raises:
+            CharedgeError: there were fewer than two characters.
+        """
+        if self.characters < 2:
+            raise CharedgeError("the text has fewer than two characters that the model knows: give a longer one.")
+        return self._total / (self.characters - 1)
+
+    def score(self, skipped: int = 0) -> Score:
+        """What the model makes of all that was added."""
+        nats = self.nats_per_character
+        return Score(nats, to_bits(nats), self.characters, skipped)
+
+
+def score_ids(step: Step, ids: np.ndarray) -> float:
+    """The mean nats per character of a token sequence: int32 [n], n at least 2."""
+    scorer = Scorer(step)
+    scorer.add(ids)
+    return scorer.nats_per_character
 
 
 @dataclass(frozen=True)
@@ -73,7 +104,7 @@ class ProbeResult:
 
 
 def run_probe(step: Step, package: Package) -> ProbeResult:
-    """Run the manifest's probe: 65 token ids would give 64 predictions, 64 give 63, from a zero state."""
+    """Run the manifest's probe: 64 token ids, 63 predictions, from a zero state."""
     probe = package.manifest.probe
     nats = score_ids(step, np.array(probe.token_ids, np.int32))
     return ProbeResult(nats, probe.nats_per_character, probe.tolerance)

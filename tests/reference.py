@@ -59,3 +59,29 @@ def nats_per_character(weights, ids):
     logits, _ = run_model(weights, ids[:-1])
     log_softmax = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     return -log_softmax[np.arange(len(ids) - 1), ids[1:]].mean()
+
+
+def distribution(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, bias=None, recent=()):
+    """The probabilities of the next token by the definitions of the controls, one token at a time; token 0 is never drawn."""
+    scores = {i: float(x) for i, x in enumerate(logits)}
+    for i in set(recent):
+        scores[i] = scores[i] / repetition_penalty if scores[i] > 0 else scores[i] * repetition_penalty
+    for i, value in (bias or {}).items():
+        scores[i] += value
+    del scores[0]
+    weights = {i: np.exp((x - max(scores.values())) / temperature) for i, x in scores.items()}
+    ranked = sorted(weights, key=lambda i: -weights[i])
+    if top_k:
+        threshold = weights[ranked[min(top_k, len(ranked)) - 1]]
+        ranked = [i for i in ranked if weights[i] >= threshold]
+    if top_p < 1:
+        total, kept, mass = sum(weights[i] for i in ranked), [], 0.0
+        for i in ranked:
+            if mass >= top_p * total:
+                break
+            kept.append(i)
+            mass += weights[i]
+        ranked = kept
+    ranked = [i for i in ranked if weights[i] >= min_p * weights[ranked[0]]]
+    total = sum(weights[i] for i in ranked)
+    return np.array([weights[i] / total if i in ranked else 0.0 for i in range(len(logits))])

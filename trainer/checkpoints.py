@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime.errors import CharedgeError
-from .run import write_atomically
+from ..runtime.files import write_atomically
 
 KEPT = 2
 

@@ -13,14 +13,14 @@ import numpy as np
 import tensorflow as tf
 
 from ..runtime.errors import CharedgeError
-from ..runtime.sampling import Sampler, random_rows
+from ..runtime.interrupts import Interrupted, Request, deferred_interrupts
+from ..runtime.sampling import Sampler, Sampling, random_rows
 from ..runtime.scoring import to_bits
 from ..runtime.vocabulary import Vocabulary
 from .checkpoints import Position, restore_checkpoint, save_checkpoint
 from .curves import draw_curves
 from .dataset import Windows
 from .evaluation import chunk_loss, evaluate_ids
-from .interrupts import Interrupted, Request, deferred_interrupts
 from .model import build_model, state_size
 from .progress import Progress
 from .run import Config, Epoch, Run
@@ -194,7 +194,8 @@ class Training:
 
     def sample(self) -> str:
         """A little text from the weights as they are now, the same draws every time."""
-        sampler = Sampler(len(self.vocabulary), 0.8, random_rows(self.config.seed, 1))
+        sampling = Sampling()
+        sampler = Sampler(sampling, sampling.bias(self.vocabulary), random_rows(self.config.seed, 1), [])
         token, state = self.validation_ids[:1].astype(np.int32), tf.zeros((1, self.state_size))
         ids = []
         for _ in range(SAMPLE_LENGTH):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from ..runtime.errors import CharedgeError
+from ..runtime.files import write_atomically
 from ..runtime.text import Normalization
 from ..runtime.vocabulary import Vocabulary
 
@@ -153,16 +153,3 @@ class Run:
             raise CharedgeError(
                 f"{self.path} is not a whole run folder, it has no {path.name}: give one that `charedge train` made."
             ) from None
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside the place and rename into it, so that a reader sees the old content or the new, never half."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

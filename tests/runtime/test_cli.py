@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -75,6 +76,92 @@ def test_unknown_characters_in_a_prompt_are_warned_of_once(model, charedge):
     assert (result.status, "U+00E9" in result.stderr, result.stdout) == (1, True, "")
 
 
+def test_every_control_reaches_the_generator(model, charedge):
+    options = ["--temperature", "1.1", "--top-k", "9", "--top-p", "0.9", "--min-p", "0.02", "--repetition-penalty", "1.2"]
+    options += ["--repetition-window", "20", "--ban", "xyz", "--logit-bias", "e=1.5", "--logit-bias", r"\n=-2", "--stop", "ZQ"]
+    expected = Generator.load(model.path).generate(
+        "Hi",
+        80,
+        seed=3,
+        temperature=1.1,
+        top_k=9,
+        top_p=0.9,
+        min_p=0.02,
+        repetition_penalty=1.2,
+        repetition_window=20,
+        banned="xyz",
+        logit_bias={"e": 1.5, "\n": -2.0},
+        stop=["ZQ"],
+    )
+    result = charedge("generate", model.path, "--prompt", "Hi", "--seed", "3", "--length", "80", "--no-echo", *options)
+    assert (result.status, result.stdout) == (0, expected)
+
+
+def test_a_pattern_on_the_command_line(model, charedge):
+    result = charedge("generate", model.path, "--prompt", "Hi", "--no-echo", "--pattern", "[a-z]{3}: [A-Z]+[.]", "--seed", "1")
+    assert re.fullmatch("[a-z]{3}: [A-Z]+[.]", result.stdout)
+
+
+def test_a_terminal_is_never_steered(models):
+    """A model whose vocabulary has escape sequences and marks that turn the writing round."""
+    made = models(characters="\x1b[3J\x07\x9b\u202e\u2066\u0301a\n")
+    leader, follower = pty.openpty()
+    subprocess.run(command("generate", made.path, "--length", "200", "--seed", "1"), stdout=follower, check=True)
+    os.close(follower)
+    shown = os.read(leader, 10_000).decode()
+    os.close(leader)
+    assert r"\u001B" in shown
+    assert r"\u202E" in shown
+    assert not set(shown) & set("\x1b\x07\x9b\u202e\u2066")
+
+
+def test_a_long_prompt_is_read_in_pieces(model, charedge, tmp_path, monkeypatch):
+    from charedge.runtime import text
+
+    monkeypatch.setattr(text, "BLOCK_BYTES", 64)
+    prompt = "Hello, World. " * 50
+    (tmp_path / "prompt.txt").write_text(prompt, encoding="utf-8")
+    result = charedge("generate", model.path, "--prompt-file", tmp_path / "prompt.txt", "--length", "30", "--seed", "2")
+    assert result.stdout == prompt + Generator.load(model.path).generate(prompt, 30, seed=2)
+
+
+def test_score_by_line(model, charedge, tmp_path):
+    (tmp_path / "text.txt").write_text("Hello\r\nx\n\nWorld", encoding="utf-8")
+    generator = Generator.load(model.path)
+    nats = [generator.score(word).nats_per_character for word in ("Hello", "World")]
+    plain = charedge("score", model.path, tmp_path / "text.txt", "--lines").stdout
+    assert plain == f"{nats[0]:.4f}\tHello\n-\tx\n-\t\n{nats[1]:.4f}\tWorld\n"
+    objects = [
+        json.loads(line) for line in charedge("score", model.path, tmp_path / "text.txt", "--lines", "--json").stdout.splitlines()
+    ]
+    assert [entry["line"] for entry in objects] == [1, 2, 3, 4]
+    assert [entry["nats_per_character"] for entry in objects] == [nats[0], None, None, nats[1]]
+    assert objects[0]["text"] == "Hello"
+
+
+def test_score_in_pieces_is_score_of_the_whole(model, tmp_path, charedge, monkeypatch):
+    from charedge.runtime import text
+
+    whole = model.vocabulary.decode(model.held_out) * 4
+    (tmp_path / "text.txt").write_text(whole, encoding="utf-8")
+    monkeypatch.setattr(text, "BLOCK_BYTES", 100)
+    fields = json.loads(charedge("score", model.path, tmp_path / "text.txt", "--json").stdout)
+    assert fields["nats_per_character"] == pytest.approx(Generator.load(model.path).score(whole).nats_per_character, abs=1e-12)
+    assert fields["characters"] == 1200
+
+
+def test_bench_measures_this_machine(model, charedge):
+    fields = json.loads(charedge("bench", model.path, "--characters", "50", "--json").stdout)
+    assert fields["load_milliseconds"] > 0
+    assert 0 < fields["microseconds_per_character"] <= fields["microseconds_per_character_p99"]
+    assert [(entry["rows"], entry["threads"]) for entry in fields["rates"]] == [(r, t) for t in (1, 2) for r in (1, 4, 8)]
+    assert all(entry["characters_per_second"] > 0 for entry in fields["rates"])
+    assert fields["peak_rss_bytes"] > 10_000_000
+    assert fields["interpreter"].startswith("ai-edge-litert")
+    assert fields["machine"]["processor"]
+    assert "characters/s" in charedge("bench", model.path, "--characters", "50").stdout
+
+
 def test_info_is_a_card_and_json(model, charedge):
     card = charedge("info", model.path).stdout
     for part in ("GRU 1 x 24", "int8", "ai-edge-litert", "tflite-runtime", "nats/character", "CC0-1.0"):
@@ -140,7 +227,7 @@ def test_workstation_commands_say_what_to_install(model, tmp_path):
 
 def test_help_and_version(process):
     result = process("--help")
-    for name in ("train", "evaluate", "convert", "demo", "generate", "info", "verify", "score"):
+    for name in ("train", "evaluate", "convert", "demo", "generate", "info", "verify", "score", "bench"):
         assert f"\n  {name} " in result.stdout
     assert process("train", "--help").returncode == 0
     assert process("--version").stdout.startswith("charedge 0.")
@@ -156,6 +243,19 @@ BAD = [
     (["--seed", "-1"], 2, "--seed"),
     (["--threads", "0"], 2, "--threads"),
     (["--prompt", "\\x"], 2, "--prompt"),
+    (["--stop", "\\x"], 2, "--stop"),
+    (["--stop", ""], 2, "--stop"),
+    (["--top-k", "-1"], 2, "--top-k"),
+    (["--top-p", "0"], 2, "--top-p"),
+    (["--top-p", "2"], 2, "--top-p"),
+    (["--min-p", "nan"], 2, "--min-p"),
+    (["--repetition-penalty", "0"], 2, "--repetition-penalty"),
+    (["--repetition-window", "0"], 2, "--repetition-window"),
+    (["--logit-bias", "e"], 2, "--logit-bias"),
+    (["--logit-bias", "e=big"], 2, "--logit-bias"),
+    (["--pattern", "["], 2, "--pattern"),
+    (["--pattern", "[0-9]"], 1, "--pattern"),
+    (["--samples", "2", "--session", "s"], 2, "--session"),
     (["--prompt", "a", "--prompt-file", "b"], 2, "--prompt-file"),
     (["--prompt-file", "/nowhere"], 1, "/nowhere"),
     (["--unheard-of"], 2, "--unheard-of"),

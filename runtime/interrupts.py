@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a training: the step under way is finished first."""
+"""Ctrl-C and SIGTERM where work must end between two steps and not within one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class Interrupted(KeyboardInterrupt):
-    """A training was asked to stop, and has saved what it needs to go on."""
+    """Work was asked to stop, and has saved what it needs to go on."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -18,7 +18,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Request:
-    """Whether a signal has come."""
+    """The signal that has come, if one has."""
 
     number: int | None = None
 

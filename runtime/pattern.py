@@ -1,0 +1,89 @@
+"""Text that matches a regular expression, whatever the model would rather write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from .errors import CharedgeError, InvalidOption
+
+ENDED = -1  # in place of a token
+MATCH_SECONDS = 2.0  # for one try; an expression that needs more would need for ever
+
+
+class Pattern:
+    """A regular expression that can tell whether a text may still become a match (the `regex` package's partial matching)."""
+
+    def __init__(self, expression: str) -> None:
+        """
+        Raises:
+            InvalidOption: the expression is none.
+            CharedgeError: the `regex` package is not installed.
+        """
+        if find_spec("regex") is None:
+            raise CharedgeError("--pattern needs the regex package: run `pip install 'charedge[pattern]'`.")
+        import regex
+
+        self.expression = expression
+        try:
+            self._compiled: Any = regex.compile(expression)
+        except regex.error as error:
+            raise InvalidOption(f"--pattern {expression!r} is no regular expression ({error}): mend it.") from None
+
+    def match(self, text: str) -> tuple[bool, bool]:
+        """Whether the text is a match, and whether it is one or could become one."""
+        try:
+            found = self._compiled.fullmatch(text, partial=True, timeout=MATCH_SECONDS)
+        except TimeoutError:
+            raise CharedgeError(f"--pattern {self.expression!r} takes too long to match: write a simpler one.") from None
+        return found is not None and not found.partial, found is not None
+
+
+class ConstrainedRow:
+    """One row's text, grown a character at a time so that it stays the beginning of a match."""
+
+    def __init__(self, pattern: Pattern, tokens: Sequence[str]) -> None:
+        self._pattern, self._tokens = pattern, tokens
+        self._text: str = ""
+        self._complete, _ = pattern.match("")
+
+    def choose(self, scores: np.ndarray) -> int:
+        """The token with the highest score that the pattern allows; `ENDED` where the text is complete and ends.
+
+        A complete match ends when the token that the model drew would leave the pattern, so that the model decides how
+        long a text of `[a-z]+` is. An incomplete one takes the best token that the pattern allows, which is a draw from the
+        model's distribution over just those.
+
+        Raises:
+            CharedgeError: no character of the model goes on with the pattern.
+        """
+        order: list[int] = np.argsort(-scores, kind="stable").tolist()
+        for token in order:
+            if not np.isfinite(scores[token]):
+                break
+            complete, possible = self._pattern.match(self._text + self._tokens[token])
+            if possible:
+                self._text += self._tokens[token]
+                self._complete = complete
+                return token
+            if self._complete:
+                return ENDED
+        if self._complete:
+            return ENDED
+        raise CharedgeError(
+            f"--pattern {self._pattern.expression!r} cannot go on after {self._text!r} with this model's characters: change it."
+        )
+
+    def require_complete(self, length: int) -> None:
+        """
+        Raises:
+            CharedgeError: the text is over and does not match.
+        """
+        if not self._complete:
+            raise CharedgeError(
+                f"--pattern {self._pattern.expression!r} is not complete after --length {length} characters ({self._text!r}): "
+                "allow more."
+            )

@@ -1,0 +1,137 @@
+"""The step loop: from the model after a prompt to the pieces of a text, for any number of rows at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .interpreter import Step
+from .pattern import ENDED, ConstrainedRow, Pattern
+from .sampling import Sampler, Sampling
+from .stopping import StopStrings
+
+
+class Fed(NamedTuple):
+    """The model after a text."""
+
+    logits: np.ndarray  # float32 [1, V], for the character to come
+    state: np.ndarray  # float32 [1, S]
+    recent: np.ndarray  # int32 [n], the last ids of the text
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to write after the prompts."""
+
+    length: int
+    """The most characters that a row gets."""
+    sampling: Sampling
+    bias: np.ndarray
+    randoms: Sequence[np.random.Generator]
+    """A random generator for each row."""
+    stop: Sequence[str] = ()
+    pattern: Pattern | None = None
+    start: dict[str, Any] | None = None
+    """Where the draws go on, from `Sampler.position`; None begins them."""
+
+
+@dataclass
+class Cursor:
+    """Where the first row stands after the piece that came last."""
+
+    token: int = 0
+    state: np.ndarray | None = None
+    position: dict[str, Any] | None = None
+
+
+def write(
+    step: Step, tokens: Sequence[str], plan: Plan, fed: Sequence[Fed], cursor: Cursor | None = None
+) -> Iterator[tuple[int, str]]:
+    """Write a text for every row, all in one step loop; rows that have ended leave it.
+
+    Args:
+        step: the model.
+        tokens: the characters by id.
+        plan: what to write.
+        fed: each row's model after its prompt.
+        cursor: kept up to date with the first row, if given.
+
+    Yields:
+        The row and the next piece of its text.
+
+    Raises:
+        CharedgeError: a pattern cannot be matched.
+    """
+    logits = np.concatenate([one.logits for one in fed])  # [rows, V]
+    state = np.concatenate([one.state for one in fed])  # [rows, S]
+    sampler = Sampler(plan.sampling, plan.bias, plan.randoms, [one.recent for one in fed])
+    if plan.start is not None:
+        sampler.seek(plan.start)
+    rows = [_Row(number, tokens, plan) for number in range(len(fed))]
+    for remaining in range(plan.length - 1, -1, -1):
+        chosen = sampler(logits) if plan.pattern is None else _constrained(sampler, logits, rows)
+        if cursor is not None:
+            cursor.token, cursor.state, cursor.position = int(chosen[0]), state, sampler.position()
+        for row, token in zip(rows, chosen.tolist(), strict=True):
+            piece = row.take(token)
+            if piece:
+                yield row.number, piece
+        kept = [i for i, row in enumerate(rows) if not row.ended]
+        if len(kept) < len(rows):
+            for row in rows:
+                if row.ended and (piece := row.finish()):
+                    yield row.number, piece
+            if not kept:
+                return
+            rows, chosen, state = [rows[i] for i in kept], chosen[kept], state[kept]
+            sampler.keep(kept)
+        if remaining:
+            logits, state = step(chosen, state)
+    for row in rows:
+        if piece := row.finish():
+            yield row.number, piece
+
+
+def _constrained(sampler: Sampler, logits: np.ndarray, rows: Sequence[_Row]) -> np.ndarray:
+    """The next token of each row that its pattern allows; `ENDED` where the pattern is complete and the model goes elsewhere."""
+    scores = sampler.scores(logits)
+    sampler.check(scores, scores.argmax(axis=1))
+    chosen = np.array([row.constraint.choose(scores[i]) for i, row in enumerate(rows) if row.constraint], np.int32)
+    sampler.accept(chosen)
+    return chosen
+
+
+class _Row:
+    """One row's text as it grows: what may be passed on, and whether it has ended."""
+
+    def __init__(self, number: int, tokens: Sequence[str], plan: Plan) -> None:
+        self.number = number
+        self.ended = False
+        self.constraint = ConstrainedRow(plan.pattern, tokens) if plan.pattern else None
+        self._tokens, self._length = tokens, plan.length
+        self._stop = StopStrings(plan.stop) if plan.stop else None
+        self._held = ""
+
+    def take(self, token: int) -> str:
+        """The text to pass on after one more token; with a pattern nothing before the end."""
+        if token == ENDED:
+            self.ended = True
+            return ""
+        piece = self._tokens[token]
+        if self._stop is not None:
+            piece = self._stop.feed(piece)
+            self.ended = self._stop.found
+        if self.constraint is None:
+            return piece
+        self._held += piece
+        return ""
+
+    def finish(self) -> str:
+        """What is left to pass on once the row has ended."""
+        rest = self._held + (self._stop.rest() if self._stop else "")
+        if self.constraint is not None:
+            self.constraint.require_complete(self._length)
+        return rest

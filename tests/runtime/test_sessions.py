@@ -1,0 +1,108 @@
+import json
+import signal
+import subprocess
+
+import pytest
+from charedge.runtime import CharedgeError, Generator
+from conftest import command
+
+
+@pytest.fixture(scope="module")
+def generator(model):
+    return Generator.load(model.path)
+
+
+@pytest.mark.parametrize(
+    "controls", [{}, {"temperature": 0}, {"top_p": 0.9}, {"repetition_penalty": 1.3}, {"stop": ["qqqq"]}], ids=str
+)
+@pytest.mark.parametrize("parts", [[1, 1, 1], [10, 20], [63, 1, 70], [64, 64], [130, 7]])
+def test_parts_are_identical_to_an_uninterrupted_text(generator, tmp_path, parts, controls):
+    session = tmp_path / "session.json"
+    first, *rest = parts
+    text = generator.generate("Hello", first, seed=7, session=session, **controls)
+    for length in rest:
+        text += generator.generate("", length, session=session, **controls)
+    assert text == generator.generate("Hello", sum(parts), seed=7, **controls)
+
+
+def test_a_text_left_in_the_middle_goes_on_after_the_last_piece(generator, tmp_path):
+    session = tmp_path / "session.json"
+    pieces = generator.stream("Hello", 1000, seed=7, session=session)
+    text = "".join(next(pieces) for _ in range(37))
+    pieces.close()
+    text += generator.generate("", 20, session=session)
+    assert text == generator.generate("Hello", 57, seed=7)
+
+
+def test_a_prompt_is_added_to_a_session(generator, tmp_path):
+    session = tmp_path / "session.json"
+    first = generator.generate("Hello", 10, temperature=0, session=session)
+    second = generator.generate(" World", 10, temperature=0, session=session)
+    assert second == generator.generate("Hello" + first + " World", 10, temperature=0)
+
+
+def test_the_end_of_the_text_is_kept(generator, tmp_path):
+    session = tmp_path / "session.json"
+    text = "Hello" + generator.generate("Hello", 3000, seed=1, session=session)
+    assert json.loads(session.read_text())["tail"] == text[-1024:]
+
+
+def test_ctrl_c_saves_what_was_written(model, generator, start, tmp_path):
+    session = tmp_path / "session.json"
+    writer = start("generate", model.path, "--no-echo", "--length", "100000000", "--seed", "7", "--session", session)
+    first = writer.stdout.read(1)
+    writer.send_signal(signal.SIGINT)
+    text = (first + writer.stdout.read()).decode()
+    assert writer.wait() == 130
+    rest = generator.generate("", 50, session=session)
+    assert text + rest == generator.generate("", len(text) + 50, seed=7)
+
+
+def test_a_kill_never_leaves_an_unreadable_session(model, generator, start, tmp_path):
+    session = tmp_path / "session.json"
+    generator.generate("", 5, seed=7, session=session)
+    for _ in range(10):
+        writer = start("generate", model.path, "--length", "40", "--session", session)
+        writer.stdout.read(1)
+        writer.kill()
+        writer.communicate()
+        generator.generate("", 1, session=session)  # loads, or raises
+
+
+def test_a_session_of_another_model_is_refused(models, generator, tmp_path):
+    session = tmp_path / "session.json"
+    generator.generate("", 5, session=session)
+    other = Generator.load(models(quantization="float32").path)
+    with pytest.raises(CharedgeError, match="another model"):
+        other.generate("", 5, session=session)
+
+
+def test_a_damaged_session_is_refused_and_kept(generator, tmp_path):
+    session = tmp_path / "session.json"
+    generator.generate("", 5, session=session)
+    data = session.read_bytes()
+    for damaged in (b"", data[:100], data.replace(b'"token": ', b'"token": 1'), b"[]", b"{}", b"\xff" * 50, b"[" * 100_000):
+        session.write_bytes(damaged)
+        with pytest.raises(CharedgeError, match="damaged"):
+            generator.generate("", 5, session=session)
+        assert session.read_bytes() == damaged
+
+
+def test_a_session_that_cannot_be_written_is_an_error(generator, tmp_path):
+    with pytest.raises(CharedgeError, match="--session"):
+        generator.generate("", 5, session=tmp_path / "no" / "session.json")
+
+
+def test_the_command_line_goes_on_too(model, generator, charedge, tmp_path):
+    session = tmp_path / "session.json"
+    first = charedge("generate", model.path, "--length", "30", "--seed", "7", "--session", session).stdout
+    second = charedge("generate", model.path, "--length", "30", "--session", session).stdout
+    assert first + second == generator.generate("", 60, seed=7)
+    assert charedge("generate", model.path, "--samples", "2", "--session", session).status == 2
+
+
+def test_nothing_is_left_beside_the_session_even_by_one_that_was_killed(model, tmp_path):
+    session = tmp_path / "session.json"
+    (tmp_path / f".session.json.{2**22 + 1}").write_bytes(b"left by a process that is no more")
+    subprocess.run(command("generate", model.path, "--length", "5", "--session", session), capture_output=True, check=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["session.json"]

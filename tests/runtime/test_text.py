@@ -1,0 +1,36 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from charedge.runtime import CharedgeError
+from charedge.runtime import text as text_module
+from charedge.runtime.text import NORMALIZATIONS, normalize, normalized_chunks, read_chunks
+
+PARTS = [*"\ufeff\r\nae \u0301\u0327\u0344\u1100\u1161\u11a8가漢éか\u3099ﬁ😀"]
+
+
+@pytest.mark.parametrize("form", NORMALIZATIONS)
+def test_a_text_normalised_in_pieces_is_the_text_normalised_whole(form):
+    random = np.random.default_rng(5)
+    for _ in range(400):
+        text = "".join(random.choice(PARTS, random.integers(0, 40)))
+        cuts = [0, *sorted(random.integers(0, len(text) + 1, random.integers(0, 8)).tolist()), len(text)]
+        pieces = [text[a:b] for a, b in pairwise(cuts)]
+        assert "".join(normalized_chunks(pieces, form)) == normalize(text, form)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 1000])
+def test_a_file_read_in_blocks_is_the_file(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(text_module, "BLOCK_BYTES", size)
+    text = "a é 漢 😀 \r\n" * 20
+    (tmp_path / "text.txt").write_bytes(text.encode())
+    assert "".join(read_chunks(tmp_path / "text.txt")) == text
+
+
+@pytest.mark.parametrize("size", [1, 4, 1000])
+@pytest.mark.parametrize(("data", "match"), [(b"abc\xff", "byte 3"), (b"abcde\xe6\xbc", "byte 5"), (b"abc\0d", "offset 3")])
+def test_the_place_of_bad_bytes_is_said(tmp_path, monkeypatch, size, data, match):
+    monkeypatch.setattr(text_module, "BLOCK_BYTES", size)
+    (tmp_path / "text.txt").write_bytes(data)
+    with pytest.raises(CharedgeError, match=match):
+        list(read_chunks(tmp_path / "text.txt"))
