@@ -91,7 +91,7 @@ def run(arguments: Sequence[str]) -> int:
         The exit status. A closed pipe ends quietly, as if all had been read.
     """
     try:
-        app(list(arguments))
+        app(list(arguments), prog_name="charedge")
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
         try:

@@ -17,9 +17,9 @@ from .errors import CharedgeError, InvalidOption
 from .interpreter import Step
 from .package import Manifest, Package, read_package
 from .pattern import Pattern
-from .sampling import Sampling, random_rows
+from .sampling import MAX_WINDOW, Sampling, random_rows
 from .scoring import Score, Scorer, require_probe
-from .session import TAIL_CHARACTERS, Session
+from .session import Session
 from .stopping import StopStrings
 from .text import normalized_chunks
 from .vocabulary import UNKNOWN_ID, Vocabulary
@@ -177,30 +177,28 @@ class Generator:
         )
 
     def _pieces(self, plan: Plan, ids: Iterable[np.ndarray]) -> Pieces[str, None, None]:
-        for _, piece in write(self._step, self.vocabulary.tokens, plan, [self._feed(ids)]):
-            yield piece
+        yield from (piece for _, piece in write(self._step, self.vocabulary.tokens, plan, [self._feed(ids)]))
 
     def _in_session(self, plan: Plan, ids: Iterable[np.ndarray], path: Path) -> Pieces[str, None, None]:
         """The pieces of one row, and the session saved with the last piece that was handed over."""
         if path.exists():
             session = Session.load(path, self.manifest.flatbuffer_sha256, self._step.state_size)
-            tail = session.tail
             logits, state = self._step(np.array([session.token], np.int32), session.state)
-            fed = self._feed_on(Fed(logits, state, self.vocabulary.encode(tail)), ids)
+            fed = self._feed_on(Fed(logits, state, self.vocabulary.encode(session.tail)), ids)
             plan = replace(plan, start=session.position)
         else:
-            tail, fed = "", self._feed(ids)
-        tail += self.vocabulary.decode(fed.recent[len(tail) :])
+            fed = self._feed(ids)
+        tail = self.vocabulary.decode(fed.recent[fed.recent != UNKNOWN_ID])
         cursor, saved = Cursor(), time.monotonic()
 
         def save() -> None:
             if cursor.state is not None and cursor.position is not None:
                 sha256 = self.manifest.flatbuffer_sha256
-                Session(sha256, cursor.token, cursor.state, cursor.position, tail[-TAIL_CHARACTERS:]).save(path)
+                Session(sha256, cursor.token, cursor.state, cursor.position, tail[-MAX_WINDOW:]).save(path)
 
         try:
             for _, piece in write(self._step, self.vocabulary.tokens, plan, [fed], cursor):
-                tail = (tail + piece)[-2 * TAIL_CHARACTERS :]
+                tail = (tail + piece)[-2 * MAX_WINDOW :]
                 yield piece
                 if time.monotonic() - saved >= SESSION_SECONDS:
                     save()
@@ -221,13 +219,13 @@ class Generator:
 
     def _feed_on(self, fed: Fed, chunks: Iterable[np.ndarray]) -> Fed:
         """The model after some more text."""
-        logits, state, recent = fed
-        step = self._step
+        logits, state, recent = fed.logits, fed.state.copy(), fed.recent
+        advance = self._step.advance
         for ids in chunks:
             for token in ids.reshape(-1, 1):
-                logits, state = step(token, state)
-            recent = np.concatenate([recent, ids])[-TAIL_CHARACTERS:]
-        return Fed(logits, state, recent)
+                logits = advance(token, state)
+            recent = np.concatenate([recent, ids])[-MAX_WINDOW:]
+        return Fed(logits.copy(), state, recent)
 
     def _encode(self, text: str | Iterable[str], what: str, strict: bool, unknown: Counter[str]) -> Iterator[np.ndarray]:
         """The ids of a text, piece by piece, normalised first; unknown characters are id 0 or left out, as the model was trained.

@@ -12,7 +12,7 @@ The controls act in this order, each on what the one before it left:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 from .errors import CharedgeError, InvalidOption
 from .vocabulary import UNKNOWN_ID, Vocabulary
 
+MAX_WINDOW = 1024  # how much of a text is kept for the repetition penalty
 NOISE_STEPS = 64  # how many steps' noise is drawn at once
 
 
@@ -43,7 +44,7 @@ class Sampling:
     repetition_penalty: float = 1.0
     """Divide the positive logits of recent characters by this, and multiply the negative ones; 1 is off. Keskar et al. 2019."""
     repetition_window: int = 64
-    """How many characters are recent."""
+    """How many characters are recent, at most 1024."""
     banned: str = ""
     """Characters that are never written."""
     logit_bias: Mapping[str, float] = field(default_factory=dict)
@@ -61,7 +62,7 @@ class Sampling:
         check(0 <= self.min_p <= 1, "min_p", "from 0 (off) to 1")
         penalty = self.repetition_penalty
         check(math.isfinite(penalty) and penalty > 0, "repetition_penalty", "a number above 0; 1 is off")
-        check(self.repetition_window >= 1, "repetition_window", "a whole number from 1 up")
+        check(1 <= self.repetition_window <= MAX_WINDOW, "repetition_window", f"a whole number from 1 to {MAX_WINDOW}")
         check(all(len(c) == 1 for c in self.logit_bias), "logit_bias", "for single characters")
         check(all(math.isfinite(value) for value in self.logit_bias.values()), "logit_bias", "a finite number a character")
 
@@ -92,6 +93,13 @@ def random_rows(seed: int | None, rows: int) -> list[np.random.Generator]:
     return [np.random.Generator(np.random.PCG64(child)) for child in np.random.SeedSequence(seed).spawn(rows)]
 
 
+class NotFinite(CharedgeError):
+    """A logit is NaN or infinite, which no sound model gives."""
+
+    def __init__(self) -> None:
+        super().__init__("the model gave logits that are no numbers: check the file with `charedge verify`.")
+
+
 class Sampler:
     """Draws the next token of every row.
 
@@ -116,49 +124,63 @@ class Sampler:
         self._penalty = Penalty(sampling, len(bias), recent) if sampling.repetition_penalty != 1 else None
         self._block: list[Any] = []  # the random state that the noise was drawn from, a row each
         self._noise = np.empty((0, len(randoms), len(bias)), np.float32)
+        self._scores = np.empty((len(randoms), len(bias)), np.float64 if self._filters else np.float32)
         self._step = 0
 
     def __call__(self, logits: np.ndarray) -> np.ndarray:
-        """The next token of each row: float32 [rows, V] -> int32 [rows].
+        """The next token of each row: float32 [rows, V] -> int [rows].
 
         Raises:
-            CharedgeError: a logit is NaN or infinite, which no sound model gives.
+            NotFinite: a logit is NaN or infinite.
         """
         scores = self.scores(logits)
         tokens = scores.argmax(axis=1)
         self.check(scores, tokens)
-        self.accept(tokens)
-        return tokens.astype(np.int32)
+        if self._penalty is not None:
+            self._penalty.accept(tokens)
+        return tokens
 
     def scores(self, logits: np.ndarray) -> np.ndarray:
-        """What each token of each row scores in this step's draw, the highest being the one drawn: [rows, V]."""
+        """What each token of each row scores in this step's draw, the highest being the one drawn: [rows, V], reused next time."""
         if self._step == len(self._noise):
             self._draw_noise()
         noise = self._noise[self._step]
         self._step += 1
         if self._penalty is not None:
             logits = self._penalty(logits)
-        if not self._filters:
-            return logits + noise  # the bias is in the noise
-        return self._filter(logits + self._bias) + noise
+        if self._filters:
+            logits = self._filter(logits + self._bias)
+        return np.add(logits, noise, out=self._scores)  # without filters the bias is in the noise
 
     @staticmethod
     def check(scores: np.ndarray, tokens: np.ndarray) -> None:
         """An argmax finds a NaN or an infinity first, so that looking at the winners is enough."""
         for row, token in enumerate(tokens.tolist()):
             if not math.isfinite(scores.item(row, token)):
-                raise CharedgeError("the model gave logits that are no numbers: check the file with `charedge verify`.")
+                raise NotFinite
 
     def accept(self, tokens: np.ndarray) -> None:
-        """Count the tokens that were chosen as recent ones."""
+        """Count tokens that were chosen otherwise than by a call as recent ones."""
         if self._penalty is not None:
             self._penalty.accept(tokens)
+
+    @property
+    def plain(self) -> bool:
+        """Whether a draw is no more than an argmax over `logits + noise`."""
+        return not self._filters and self._penalty is None
+
+    def noise(self) -> Iterator[np.ndarray]:
+        """The noise of every step to come, the bias in it: float32 [rows, V], for a plain sampler."""
+        while True:
+            self._draw_noise()
+            yield from self._noise
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with some of the rows."""
         self._randoms = [self._randoms[row] for row in rows]
         self._block = [self._block[row] for row in rows]
-        self._noise = self._noise[:, rows]
+        self._noise = np.ascontiguousarray(self._noise[:, rows])
+        self._scores = self._scores[: len(rows)]
         if self._penalty is not None:
             self._penalty.keep(rows)
 
@@ -177,10 +199,12 @@ class Sampler:
         self._step = 0
         self._block = [random.bit_generator.state for random in self._randoms]
         self._noise = np.empty((NOISE_STEPS, rows, size), np.float32)
+        # after the filters the logits are divided by the temperature already
+        scale = -1.0 if self._filters else -self._sampling.temperature
         for row, random in enumerate(self._randoms):
             uniform = np.maximum(random.random((NOISE_STEPS, size)), np.finfo(np.float64).tiny)
-            # after the filters the logits are divided by the temperature already, and what they left is at most 0
-            self._noise[:, row] = -(1.0 if self._filters else self._sampling.temperature) * np.log(-np.log(uniform))
+            exponential = np.negative(np.log(uniform)).astype(np.float32)  # float64 up to here: near 1 it takes its digits
+            np.multiply(np.log(exponential), np.float32(scale), out=self._noise[:, row])
         if not self._filters:
             self._noise += self._bias
 

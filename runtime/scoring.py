@@ -59,13 +59,13 @@ class Scorer:
         """Go on with some more of the text: int32 [n]."""
         self.characters += len(ids)
         ids = np.concatenate([self._last, ids])
-        step, state, block = self._step, self._state, len(self._logits)
+        advance, state, block = self._step.advance, self._state, len(self._logits)
         for start in range(0, len(ids) - 1, block):
             part = ids[start : start + block + 1]  # the targets are one ahead of the inputs
             for i, token in enumerate(part[:-1].reshape(-1, 1)):
-                self._logits[i : i + 1], state = step(token, state)
+                self._logits[i] = advance(token, state)[0]
             self._total += float(nats_of(self._logits[: len(part) - 1], part[1:]).sum())
-        self._state, self._last = state, ids[-1:]
+        self._last = ids[-1:]
 
     @property
     def nats_per_character(self) -> float:

@@ -16,7 +16,6 @@ from .files import write_atomically
 from .text import read_bytes
 
 FORMAT_VERSION = 1
-TAIL_CHARACTERS = 1024
 
 
 @dataclass(frozen=True)

@@ -113,3 +113,13 @@ def test_a_text_without_a_prediction_cannot_be_scored(generator, text):
 
 def test_threads_do_not_change_the_text(model, generator):
     assert Generator.load(model.path, threads=2).generate("A", 80, seed=5) == generator.generate("A", 80, seed=5)
+
+
+def test_texts_of_one_generator_may_be_written_by_turns(generator):
+    alone = [generator.generate("A", 60, seed=1), generator.generate("B", 60, seed=2, top_p=0.9)]
+    streams = [generator.stream("A", 60, seed=1), generator.stream("B", 60, seed=2, top_p=0.9)]
+    texts = ["", ""]
+    for pieces in zip(*streams, strict=True):
+        texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
+        generator.generate_batch(["C"] * 3, 2, seed=3)
+    assert texts == alone

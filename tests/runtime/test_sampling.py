@@ -154,6 +154,7 @@ def test_a_position_goes_on_with_the_same_draws(steps):
         *({"min_p": x} for x in (-0.1, 1.1, float("nan"))),
         *({"repetition_penalty": x} for x in (0, -1, float("nan"), float("inf"))),
         {"repetition_window": 0},
+        {"repetition_window": 1025},
         {"logit_bias": {"ab": 1.0}},
         {"logit_bias": {"a": float("nan")}},
     ],

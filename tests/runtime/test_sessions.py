@@ -47,6 +47,24 @@ def test_the_end_of_the_text_is_kept(generator, tmp_path):
     assert json.loads(session.read_text())["tail"] == text[-1024:]
 
 
+def test_the_recent_characters_of_a_long_text_are_kept(generator, tmp_path):
+    session = tmp_path / "session.json"
+    controls = {"repetition_penalty": 1.5, "repetition_window": 900, "top_p": 0.9}
+    prompt = "Some prompt of the text. " * 60
+    text = generator.generate(prompt, 700, seed=7, session=session, **controls)
+    text += generator.generate("", 700, session=session, **controls)
+    assert text == generator.generate(prompt, 1400, seed=7, **controls)
+    generator.generate("XyZ", 1, session=session)
+    assert json.loads(session.read_text())["tail"][-4:-1] == "XyZ"
+
+
+def test_a_text_goes_on_after_a_pattern(generator, tmp_path):
+    session = tmp_path / "session.json"
+    name = generator.generate("A", 50, temperature=0, pattern="[A-Z][a-z]{2}", session=session)
+    rest = generator.generate("", 20, temperature=0, session=session)
+    assert rest == generator.generate("A" + name, 20, temperature=0)
+
+
 def test_ctrl_c_saves_what_was_written(model, generator, start, tmp_path):
     session = tmp_path / "session.json"
     writer = start("generate", model.path, "--no-echo", "--length", "100000000", "--seed", "7", "--session", session)
