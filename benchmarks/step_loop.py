@@ -22,64 +22,98 @@ from charedge.runtime.interpreter import Step
 from charedge.runtime.package import read_package
 from charedge.runtime.vocabulary import Vocabulary
 
-CHARACTERS = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # 65, as Shakespeare has
+VOCABULARY = Vocabulary.of("\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")  # 65, as Shakespeare has
+EMBEDDING_DIM = 256
+START = "A"
+TEMPERATURE = 0.8
 SOURCE = Source("benchmark", "", "CC0-1.0", "", "NFC", "skip", "\n", {})
+WARM_UP = 500  # characters
+
+Loop = Callable[[int], object]
+"""Makes so many characters."""
 
 
-def median_microseconds(run: Callable[[int], object], steps: int, repeats: int) -> float:
-    """The median over the repeats of the time of one step."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run(steps)
-        times.append((time.perf_counter() - start) / steps * 1e6)
-    return statistics.median(times)
+def random_weights(units: int) -> Weights:
+    """A GRU that was never trained."""
+    return Weights.random("gru", 1, units, len(VOCABULARY), EMBEDDING_DIM)
 
 
-def measure(path: Path, steps: int, repeats: int) -> tuple[float, float]:
-    """Microseconds a character of `invoke()` alone and of the whole loop, sampling at 0.8 and decoding included."""
-    step, generator = Step(read_package(path)), Generator.load(path)
+def random_model(folder: Path, units: int, quantization: str) -> Path:
+    """The model file of `random_weights`."""
+    ids = np.random.default_rng(0).integers(1, len(VOCABULARY), 100).astype(np.int32)
+    path = folder / f"gru-{units}-{quantization}.tflite"
+    path.write_bytes(assemble(random_weights(units), VOCABULARY, SOURCE, quantization, ids, reference=0.0).data)
+    return path
+
+
+def whole_loop(path: Path) -> Loop:
+    """`Generator.stream`, sampling and decoding included."""
+    generator = Generator.load(path)
+
+    def loop(characters: int) -> None:
+        for _ in generator.stream(START, length=characters, temperature=TEMPERATURE, seed=1):
+            pass
+
+    return loop
+
+
+def invoke_alone(path: Path) -> Loop:
+    """The interpreter's `invoke()`, again and again on the same input."""
+    step = Step(read_package(path))
     step(np.ones(1, np.int32), step.zeros())
     invoke = step._interpreter.invoke
 
-    def invokes(count: int) -> None:
-        for _ in range(count):
+    def loop(characters: int) -> None:
+        for _ in range(characters):
             invoke()
 
-    def characters(count: int) -> None:
-        for _ in generator.stream("A", count, temperature=0.8, seed=1):
-            pass
-
-    for warm_up in (invokes, characters):
-        warm_up(steps)
-    return median_microseconds(invokes, steps, repeats), median_microseconds(characters, steps, repeats)
+    return loop
 
 
-def random_models(folder: Path) -> list[Path]:
-    """GRUs of 65 characters at several sizes and quantisations."""
-    paths = []
-    vocabulary = Vocabulary.of(CHARACTERS)
-    for units in (256, 512, 1024):
-        weights = Weights.random("gru", 1, units, len(vocabulary), 256)
-        for quantization in ("float32", "int8"):
-            ids = np.random.default_rng(0).integers(1, len(vocabulary), 100).astype(np.int32)
-            path = folder / f"gru-{units}-{quantization}.tflite"
-            path.write_bytes(assemble(weights, vocabulary, SOURCE, quantization, ids, reference=0.0).data)
-            paths.append(path)
-    return paths
+def batch_of(rows: int, path: Path) -> Loop:
+    """`Generator.generate_batch`, which shares the characters out among its rows."""
+    generator = Generator.load(path)
+    prompts = list(VOCABULARY.tokens[-rows:])
+
+    def loop(characters: int) -> None:
+        generator.generate_batch(prompts, length=max(1, characters // rows), temperature=TEMPERATURE, seed=1)
+
+    return loop
+
+
+def alternate(loops: dict[str, Loop], rounds: int, seconds: float) -> dict[str, list[float]]:
+    """Microseconds a character of each loop in each round; the loops take turns, so that a machine's drift hits all alike."""
+
+    def timed(loop: Loop, characters: int) -> float:
+        start = time.perf_counter()
+        loop(characters)
+        return time.perf_counter() - start
+
+    lengths = {}
+    for name, loop in loops.items():
+        loop(WARM_UP)
+        lengths[name] = max(WARM_UP, round(WARM_UP * seconds / timed(loop, WARM_UP)))
+    times: dict[str, list[float]] = {name: [] for name in loops}
+    for _ in range(rounds):
+        for name, loop in loops.items():
+            times[name].append(timed(loop, lengths[name]) / lengths[name] * 1e6)
+    return times
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", nargs="*", type=Path)
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=0.1, help="of each loop in each round")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        paths = options.models or random_models(Path(folder))
+        paths = options.models or [
+            random_model(Path(folder), units, quantization) for units in (256, 512, 1024) for quantization in ("float32", "int8")
+        ]
         print(f"{'model':24} {'bytes':>11} {'invoke us':>10} {'loop us':>10} {'ratio':>7}")
         for path in paths:
-            invoke, loop = measure(path, options.steps, options.repeats)
+            times = alternate({"invoke": invoke_alone(path), "loop": whole_loop(path)}, options.rounds, options.seconds)
+            invoke, loop = statistics.median(times["invoke"]), statistics.median(times["loop"])
             print(f"{path.stem:24} {path.stat().st_size:11,} {invoke:10.1f} {loop:10.1f} {loop / invoke:7.2f}")
             sys.stdout.flush()
 
