@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench bench-runtime docs fuzz clean
 
 demo: .venv/installed
 	$(BIN)/charedge demo
@@ -18,6 +18,16 @@ check: .venv/installed
 bench: .venv/installed
 	$(BIN)/python benchmarks/step_loop.py
 
+bench-runtime: .venv-peers/installed
+	.venv-peers/bin/python benchmarks/peers.py
+
+docs: .venv/installed
+	$(BIN)/python docs/update_help.py
+
+# Ten thousand damaged model files; another SEED damages them in other ways.
+fuzz: .venv/installed
+	$(BIN)/python tests/fuzz.py --count 10000 --seed $(or $(SEED),1)
+
 # The workstation: TensorFlow, LiteRT and the tools.
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -30,5 +40,11 @@ bench: .venv/installed
 	.venv-tflite/bin/pip install --quiet --editable '.[tflite-runtime]' || echo 'no tflite-runtime for this Python: its tests will be skipped'
 	touch $@
 
+# What else generates text from the same network, to be measured beside charedge.
+.venv-peers/installed: pyproject.toml benchmarks/peers-requirements.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --editable . --requirement benchmarks/peers-requirements.txt
+	touch $@
+
 clean:
-	rm -rf .venv .venv-tflite build dist *.egg-info
+	rm -rf .venv .venv-tflite .venv-peers build dist *.egg-info

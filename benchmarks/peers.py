@@ -45,7 +45,10 @@ def serve(module: str, units: int, connection: Connection) -> None:
         return
     connection.send(list(loops))
     while True:
-        name, characters = connection.recv()
+        try:
+            name, characters = connection.recv()
+        except EOFError:  # the table is written
+            return
         loops[name](characters)
         connection.send(None)
 

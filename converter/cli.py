@@ -46,7 +46,7 @@ def convert(
     result = convert_run(Run(run), quantization, name=name, author=author, license=license, progress=say)
     allowed = PROFILES[quantization].tolerance if tolerance is None else tolerance
     worst = max((measurement.quality for measurement in result.measurements), key=lambda quality: quality.loss)
-    if worst.loss > allowed:
+    if not worst.loss <= allowed:  # nor NaN
         raise CharedgeError(
             f"{output} was not written: it would lose {worst.loss:.4f} nats/character against Keras on {worst.interpreter}, "
             f"and {allowed:g} are allowed; choose another --quantization, or raise --tolerance."

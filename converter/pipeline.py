@@ -16,6 +16,7 @@ from .assembly import Assembled, Source, assemble
 from .step import Layer, Weights
 
 VERIFIED_CHARACTERS = 20_000
+MAX_NAMED_FILES = 1000  # of the corpus: a manifest has its bounds
 
 
 def convert_run(
@@ -81,7 +82,7 @@ def _training(run: Run, config: Config) -> dict[str, object]:
     best = min(history, key=lambda epoch: epoch.validation_nats_per_character, default=None)
     return {
         "corpus": {
-            "files": [Path(file).name for file in config.corpus["files"]],
+            "files": [Path(file).name for file in config.corpus["files"][:MAX_NAMED_FILES]],
             "characters": config.corpus["characters"],
             "sha256": config.corpus["sha256"],
         },

@@ -201,10 +201,12 @@ class Sampler:
         self._noise = np.empty((NOISE_STEPS, rows, size), np.float32)
         # after the filters the logits are divided by the temperature already
         scale = -1.0 if self._filters else -self._sampling.temperature
+        uniform, exponential = np.empty((NOISE_STEPS, size)), np.empty((NOISE_STEPS, size), np.float32)
         for row, random in enumerate(self._randoms):
-            uniform = np.maximum(random.random((NOISE_STEPS, size)), np.finfo(np.float64).tiny)
-            exponential = np.negative(np.log(uniform)).astype(np.float32)  # float64 up to here: near 1 it takes its digits
-            np.multiply(np.log(exponential), np.float32(scale), out=self._noise[:, row])
+            random.random(out=uniform)
+            np.maximum(uniform, np.finfo(np.float64).tiny, out=uniform)
+            np.negative(np.log(uniform, out=uniform), out=exponential, casting="same_kind")  # near 1 float64 has the digits
+            np.multiply(np.log(exponential, out=exponential), np.float32(scale), out=self._noise[:, row])
         if not self._filters:
             self._noise += self._bias
 

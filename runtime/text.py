@@ -59,10 +59,11 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
 
 
-def _unreadable(path: Path, error: OSError) -> CharedgeError:
+def unreadable(path: Path, error: OSError) -> CharedgeError:
+    """What to say of a file that the system does not give."""
     if isinstance(error, FileNotFoundError):
         return CharedgeError(f"{path} does not exist: check the path.")
     if isinstance(error, IsADirectoryError):
@@ -106,7 +107,7 @@ def _read_blocks(path: Path) -> Iterator[bytes]:
             while data := file.read(BLOCK_BYTES):
                 yield data
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
 
 
 def _unfinished(data: bytes) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ UNKNOWN_ID = 0
 ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t", "\\": r"\\"}
 ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})  # controls, format controls, separators
 ESCAPE_PATTERN = re.compile(r"\\(?:([nrt\\])|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8}))?")
+SURROGATES = range(0xD800, 0xE000)  # halves of characters, which UTF-8 has no place for
 UNESCAPED = {escape[1]: character for character, escape in ESCAPES.items()}
 
 
@@ -42,7 +44,7 @@ def unescape(text: str) -> str:
     r"""The text that an escaped one stands for: `\n` `\r` `\t` `\\` `\uXXXX` `\UXXXXXXXX`.
 
     Raises:
-        ValueError: a backslash begins none of these.
+        ValueError: a backslash begins none of these, or stands for no character.
     """
 
     def replace(match: re.Match[str]) -> str:
@@ -51,9 +53,23 @@ def unescape(text: str) -> str:
             return UNESCAPED[simple]
         if not (short or long):
             raise ValueError(f"a backslash at character {match.start()} begins no escape; write \\\\ for a backslash")
-        return chr(int(short or long, 16))
+        code = int(short or long, 16)
+        if code > sys.maxunicode or code in SURROGATES:
+            raise ValueError(f"{match.group()} at character {match.start()} is no character of Unicode")
+        return chr(code)
 
     return ESCAPE_PATTERN.sub(replace, text)
+
+
+def _character(line: str) -> str | None:
+    """The one character that a line of `vocabulary.txt` stands for, or None."""
+    if len(line) == 1:
+        return None if line == "\\" or unicodedata.category(line) == "Cc" else line
+    try:
+        character = unescape(line) if line.startswith("\\") else ""
+    except ValueError:
+        return None
+    return character if len(character) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -85,18 +101,16 @@ class Vocabulary:
             raise CharedgeError(
                 f"{where} must begin with the line {UNKNOWN} and end with a line feed: make it again with `charedge`."
             )
-        tokens = [UNKNOWN]
-        for number, line in enumerate(lines[1:], start=2):
-            try:
-                token = unescape(line)
-            except (ValueError, OverflowError):
-                token = ""
-            if len(token) != 1:
-                raise CharedgeError(f"line {number} of {where} is not one character: make the file again with `charedge`.")
-            tokens.append(token)
-        if len(set(tokens)) != len(tokens):
+        for number in range(1, len(lines)):
+            token = _character(lines[number])
+            if token is None:
+                raise CharedgeError(f"line {number + 1} of {where} is not one character: make the file again with `charedge`.")
+            lines[number] = token
+        vocabulary = cls(tuple(lines))
+        known, _ = vocabulary._sorted
+        if (known[1:] == known[:-1]).any():
             raise CharedgeError(f"{where} lists a character twice: make it again with `charedge`.")
-        return cls(tuple(tokens))
+        return vocabulary
 
     def to_bytes(self) -> bytes:
         """The content of `vocabulary.txt`."""
@@ -105,7 +119,7 @@ class Vocabulary:
     @cached_property
     def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
         """The known code points in ascending order, and their ids."""
-        points = np.array([ord(token) for token in self.tokens[1:]], np.uint32)
+        points = np.frombuffer("".join(self.tokens[1:]).encode("utf-32-le"), "<u4")
         order = np.argsort(points)
         return points[order], (order + 1).astype(np.int32)
 

@@ -123,13 +123,12 @@ def _write_plain_rows(
     step: Step, tokens: Sequence[str], length: int, sampler: Sampler, logits: np.ndarray, state: np.ndarray
 ) -> Iterator[tuple[int, str]]:
     """The same for several rows, each of which comes in one piece at the end."""
-    scores, rows = np.empty_like(logits), np.arange(len(logits))
+    scores = np.empty_like(logits)
     written: list[np.ndarray] = []
     for remaining, noise in zip(range(length - 1, -1, -1), sampler.noise(), strict=False):
         np.add(logits, noise, scores)
         best = scores.argmax(axis=1)
-        if not math.isfinite(scores[rows, best].sum()):
-            raise NotFinite
+        sampler.check(scores, best)
         written.append(best)
         if remaining:
             logits = step.advance(best, state)

@@ -1,7 +1,9 @@
 import json
+import os
 import zipfile
 from io import BytesIO
 
+import fuzz
 import pytest
 from charedge.runtime import CharedgeError, Generator
 from charedge.runtime.package import read_package
@@ -61,10 +63,66 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
         Generator.load(tmp_path)
 
 
+def test_a_pipe_and_a_device_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(CharedgeError, match="no regular file"):
+            Generator.load(path)
+
+
+@pytest.mark.parametrize("size", [10_000_000_000, 1_500_000_000])
+def test_a_huge_file_is_refused_by_its_end(model, tmp_path, size):
+    data, path = model.path.read_bytes(), tmp_path / "huge.tflite"
+    with path.open("wb") as file:
+        file.write(data)
+        file.seek(size - len(data))
+        file.write(data)
+
+    def load():
+        with pytest.raises(CharedgeError, match="cut short"):
+            Generator.load(path)
+        return "refused"
+
+    outcome = fuzz.isolated(load)
+    assert outcome.verdict == "refused"
+    assert outcome.seconds < 0.5
+    assert outcome.megabytes < 20
+
+
 def test_a_changed_flatbuffer_is_refused(model, tmp_path):
     flatbuffer = bytearray(read_package(model.path).flatbuffer)
     flatbuffer[len(flatbuffer) // 2] ^= 1
     refused(tmp_path, rewrite(model, flatbuffer=bytes(flatbuffer)), "SHA-256")
+
+
+def test_the_members_may_stand_in_either_order(model, tmp_path):
+    package, path = read_package(model.path), tmp_path / "swapped.tflite"
+    file = BytesIO(package.flatbuffer)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("charedge.json", package.manifest.to_json())
+        archive.writestr("vocabulary.txt", package.vocabulary.to_bytes())
+    path.write_bytes(file.getvalue())
+    assert read_package(path).manifest == package.manifest
+
+
+@pytest.mark.parametrize("extra", ["comment", "extra", "another"])
+def test_a_zip_with_anything_more_in_it_is_refused(model, tmp_path, extra):
+    package = read_package(model.path)
+    file = BytesIO(package.flatbuffer)
+    with zipfile.ZipFile(file, "a") as archive:
+        manifest = zipfile.ZipInfo("charedge.json")
+        manifest.extra = b"UT\5\0\3abcd" if extra == "extra" else b""
+        archive.writestr("vocabulary.txt", package.vocabulary.to_bytes())
+        archive.writestr(manifest, package.manifest.to_json())
+        if extra == "another":
+            archive.writestr("README", "")
+        archive.comment = b"hello" if extra == "comment" else b""
+    refused(tmp_path, file.getvalue(), "cut short")
+
+
+def test_a_member_larger_than_any_could_be_is_refused(model, tmp_path):
+    refused(tmp_path, rewrite(model, vocabulary=b"[UNK]\n" + b"a\n" * 8_000_001), "of sensible size")
+    refused(tmp_path, rewrite(model, lambda fields: fields.update(name="x" * 1_000_000)), "of sensible size")
 
 
 def test_compressed_members_are_refused(model, tmp_path):
@@ -88,10 +146,46 @@ def test_a_newer_format_asks_for_a_newer_charedge(model, tmp_path):
         {"interpreters": [3]},
         {"normalization": "NFX"},
         {"name": None},
+        {"name": "\ud800"},
+        {"layers": 2},
+        {"cell": "lstm"},
+        {"state_size": 25},
+        {"units": 10**400},
+        {"probe": {"token_ids": [1] * 64, "nats_per_character": 10**400, "tolerance": 1.0}},
+        {"probe": {"token_ids": [1] * 64, "nats_per_character": 1.0, "tolerance": 1e9}},
+        {"probe": {"token_ids": [True] * 64, "nats_per_character": 1.0, "tolerance": 1.0}},
+        {"start_text": ""},
+        {"start_text": "A\u4e00"},
+        {"quantization": "in\nt8"},
+        {"interpreters": [{"name": "ai-edge-litert", "minimum_version": "9" * 5000}]},
+        {"interpreters": [{"name": "ai-edge-litert", "minimum_version": "latest"}]},
+        {"verified": [{}] * 17},
+        {"flatbuffer_sha256": "A" * 64},
+        {"training": {"loss": float("nan")}},
+        {"training": json.loads("[" * 100 + "]" * 100)},
+        {"training": {"deep": json.loads("[" * 15 + "]" * 15)}},
     ],
 )
-def test_a_manifest_with_wrong_types_is_refused(model, tmp_path, wrong):
+def test_a_manifest_with_wrong_values_is_refused(model, tmp_path, wrong):
     refused(tmp_path, rewrite(model, lambda fields: fields.update(wrong)), "charedge.json")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"null", b"[]", b"{}", b"\xff", b"[" * 900_000, b'{"format_version": 1, "format_version": 1}']
+)
+def test_a_manifest_that_is_no_json_object_of_ours_is_refused(model, tmp_path, content):
+    package = read_package(model.path)
+    file = BytesIO(package.flatbuffer)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("vocabulary.txt", package.vocabulary.to_bytes())
+        archive.writestr("charedge.json", content)
+    refused(tmp_path, file.getvalue(), r"charedge\.json")
+
+
+def test_fields_of_a_later_charedge_are_left_alone(model, tmp_path):
+    path = tmp_path / "later.tflite"
+    path.write_bytes(rewrite(model, lambda fields: fields.update(colour="green")))
+    assert read_package(path).manifest == read_package(model.path).manifest
 
 
 def test_a_vocabulary_of_another_size_is_refused(model, tmp_path):
@@ -99,7 +193,10 @@ def test_a_vocabulary_of_another_size_is_refused(model, tmp_path):
 
 
 def test_a_manifest_that_lies_about_shapes_is_refused(model, tmp_path):
-    refused(tmp_path, rewrite(model, lambda fields: fields.update(state_size=25)), "other shapes")
+    refused(tmp_path, rewrite(model, lambda fields: fields.update(units=25, state_size=25)), "other shapes")
+    fields = {"vocabulary_size": len(model.vocabulary) + 1}
+    longer = model.vocabulary.to_bytes() + "\u4e00\n".encode()
+    refused(tmp_path, rewrite(model, lambda manifest: manifest.update(fields), vocabulary=longer), "other shapes")
 
 
 def test_a_probe_that_comes_out_differently_is_refused(model, tmp_path):

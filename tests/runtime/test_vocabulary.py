@@ -57,6 +57,12 @@ def test_a_byte_order_mark_and_carriage_returns_are_cleaned_away():
         b"[UNK]\n\n",
         b"[UNK]\n\\x\n",
         b"[UNK]\n\\UFFFFFFFF\n",
+        b"[UNK]\n\\uD800\n",
+        b"[UNK]\n\\U00110000\n",
+        b"[UNK]\n\r\n",
+        b"[UNK]\n\\\n",
+        b"[UNK]\na\r\n",
+        b"[UNK]\na\n\\u0061\n",
         b"[UNK]\n\xff\n",
     ],
 )
