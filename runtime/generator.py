@@ -47,7 +47,7 @@ class Generator:
 
         Args:
             path: a file made by `charedge convert`.
-            threads: for the interpreter; 1 is the fastest for one text.
+            threads: for the interpreter; 1 costs the least processor time, more are faster where cores are idle.
             interpreter: `ai-edge-litert` or `tflite-runtime`; by default the first that is installed and fits.
 
         Raises:

@@ -97,3 +97,9 @@ def test_a_pattern_that_is_none_is_refused(generator):
 def test_the_pattern_is_greedy_at_temperature_zero(generator):
     text = generator.generate("A", 3, temperature=0, pattern="[a-z]{3}")
     assert text == generator.generate("A", 3, temperature=0, banned="\n !',.:ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
+def test_a_pattern_says_what_it_needs(generator, monkeypatch):
+    monkeypatch.setattr("charedge.runtime.pattern.find_spec", lambda name: None)
+    with pytest.raises(CharedgeError, match=r"pip install 'charedge\[pattern\]'"):
+        generator.stream("A", pattern="a")
