@@ -1,6 +1,7 @@
 import json
 import signal
 import subprocess
+import sys
 
 import pytest
 from charedge.runtime import CharedgeError, Generator
@@ -76,15 +77,24 @@ def test_ctrl_c_saves_what_was_written(model, generator, start, tmp_path):
     assert text + rest == generator.generate("", len(text) + 50, seed=7)
 
 
-def test_a_kill_never_leaves_an_unreadable_session(model, generator, start, tmp_path):
+def test_a_kill_never_leaves_an_unreadable_session(model, generator, tmp_path):
+    """A program that does nothing but save is killed at some moment of it, again and again."""
     session = tmp_path / "session.json"
-    generator.generate("", 5, seed=7, session=session)
-    for _ in range(10):
-        writer = start("generate", model.path, "--length", "40", "--session", session)
-        writer.stdout.read(1)
-        writer.kill()
-        writer.communicate()
-        generator.generate("", 1, session=session)  # loads, or raises
+    program = (
+        "import sys; from charedge.runtime import Generator; generator = Generator.load(sys.argv[1])\n"
+        "while True: print(generator.generate('', 1, seed=7, session=sys.argv[2]), end='', flush=True)"
+    )
+    text = ""
+    for count in range(1, 16):
+        arguments = [sys.executable, "-c", program, model.path, session]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as writer:
+            writer.stdout.read(count)
+            writer.kill()
+        saved = json.loads(session.read_text())["tail"]
+        assert saved.startswith(text)  # nothing that was saved before is lost
+        text = saved
+        generator.generate("", 1, session=session)
+    assert text == "\n" + generator.generate("", len(text) - 1, seed=7)
 
 
 def test_a_session_of_another_model_is_refused(models, generator, tmp_path):
