@@ -252,7 +252,7 @@ def _unescape(option: str, text: str) -> str:
 
     try:
         return unescape(text)
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise InvalidOption(f"{option} cannot be read: {error}.") from None
 
 

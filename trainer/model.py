@@ -8,16 +8,16 @@ import keras
 import numpy as np
 
 from ..runtime.errors import CharedgeError
+from ..runtime.package import STATES_PER_LAYER
 from .run import Cell, Run
 
 EMBEDDING, RECURRENT, LOGITS = "embedding", "recurrent_{}", "logits"
 LAYERS = {"gru": keras.layers.GRU, "lstm": keras.layers.LSTM}
-STATES = {"gru": 1, "lstm": 2}
 
 
 def state_size(cell: Cell, layers: int, units: int) -> int:
     """S: every layer's state side by side, in layer order (GRU: h; LSTM: h then c)."""
-    return STATES[cell] * layers * units
+    return STATES_PER_LAYER[cell] * layers * units
 
 
 def build_model(vocabulary_size: int, cell: Cell, layers: int, units: int, embedding_dim: int, dropout: float) -> keras.Model:
@@ -33,7 +33,7 @@ def build_model(vocabulary_size: int, cell: Cell, layers: int, units: int, embed
     x = keras.layers.Embedding(vocabulary_size, embedding_dim, name=EMBEDDING)(tokens)  # [B, T, embedding_dim]
     after = []
     for i in range(layers):
-        before = parts[i * STATES[cell] : (i + 1) * STATES[cell]]
+        before = parts[i * STATES_PER_LAYER[cell] : (i + 1) * STATES_PER_LAYER[cell]]
         layer = LAYERS[cell](units, return_sequences=True, return_state=True, name=RECURRENT.format(i))
         x, *states = layer(x, initial_state=before)  # x [B, T, units]
         after += states
