@@ -12,10 +12,10 @@ import typer
 
 from ..runtime.cli import JSON, PLAIN, print_json, require_tensorflow, say
 from ..runtime.errors import CharedgeError, InvalidOption
+from ..runtime.files import write_atomically
+from ..trainer.cli import RUN
 
 app = typer.Typer(**PLAIN)
-
-RUN = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by `charedge train`.", show_default=False)]
 
 
 @app.command()
@@ -36,7 +36,6 @@ def convert(
         raise InvalidOption(f"--tolerance {tolerance:g} must be a number from 0 up, in nats per character.")
     _check_output(output)
     require_tensorflow("convert", "convert")
-    from ..runtime.files import write_atomically
     from ..trainer.run import Run
     from .pipeline import convert_run
     from .quantization import PROFILES

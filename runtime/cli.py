@@ -223,10 +223,11 @@ def generate(
         pieces = generator.stream(source, length, session=session, **options)
         if prompt_file is None:
             echo(text)
-        texts = []
+        collected: list[str] = []
+        take = collected.append if as_json else write
         for piece in _until_interrupted(pieces):
-            texts.append(piece) if as_json else write(piece)
-        texts = ["".join(texts)]
+            take(piece)
+        texts = ["".join(collected)]
     if as_json:
         characters, seconds = sum(map(len, texts)), time.perf_counter() - start
         fields = {"texts": texts, "characters": characters, "characters_per_second": round(characters / seconds, 1)}
@@ -420,13 +421,15 @@ def _told(chunks: Iterator[str]) -> Iterator[str]:
 
 def _score_lines(generator: Generator, file: Path, strict: bool, as_json: bool) -> None:
     """A line of output for each line of the file: nats/character, a tab, the line; or a JSON object."""
+    from .scoring import TooShort
+
     for number, line in enumerate(_lines(read_chunks(file)), start=1):
         try:
             result = generator.score(line, strict)
+        except TooShort:
+            result = None
         except CharedgeError as error:
-            if strict:
-                raise CharedgeError(f"line {number} of {file}: {error}") from None
-            result = None  # fewer than two known characters give no prediction
+            raise CharedgeError(f"line {number} of {file}: {error}") from None
         if as_json:
             fields = asdict(result) if result else {"nats_per_character": None}
             print(json.dumps({"line": number, **fields, "text": line}, ensure_ascii=False))

@@ -136,8 +136,7 @@ class Sampler:
         scores = self.scores(logits)
         tokens = scores.argmax(axis=1)
         self.check(scores, tokens)
-        if self._penalty is not None:
-            self._penalty.accept(tokens)
+        self.accept(tokens)
         return tokens
 
     def scores(self, logits: np.ndarray) -> np.ndarray:
@@ -160,7 +159,7 @@ class Sampler:
                 raise NotFinite
 
     def accept(self, tokens: np.ndarray) -> None:
-        """Count tokens that were chosen otherwise than by a call as recent ones."""
+        """Count the tokens that were chosen as recent ones; a call does it itself."""
         if self._penalty is not None:
             self._penalty.accept(tokens)
 

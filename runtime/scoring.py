@@ -40,6 +40,13 @@ def nats_of(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return log_sum - logits[np.arange(len(targets)), targets]
 
 
+class TooShort(CharedgeError):
+    """A text gives no prediction."""
+
+    def __init__(self) -> None:
+        super().__init__("the text has fewer than two characters that the model knows: give a longer one.")
+
+
 class Scorer:
     """Adds up the nats of a text that comes in parts, the state carried through it from zeros, in constant memory."""
 
@@ -71,10 +78,10 @@ class Scorer:
     def nats_per_character(self) -> float:
         """
         Raises:
-            CharedgeError: there were fewer than two characters.
+            TooShort: there were fewer than two characters.
         """
         if self.characters < 2:
-            raise CharedgeError("the text has fewer than two characters that the model knows: give a longer one.")
+            raise TooShort
         return self._total / (self.characters - 1)
 
     def score(self, skipped: int = 0) -> Score:

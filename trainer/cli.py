@@ -131,13 +131,13 @@ def _train(run: Run, config: Config, corpus: Corpus, resume: bool) -> None:
     training = Training(run, config, vocabulary, vocabulary.encode(train_text), vocabulary.encode(held_out))
     if resume:
         training.resume()
+        run.write_config(config)
     else:
         _remove_run(run)
         try:
             run.create(config, vocabulary, held_out)
         except OSError as error:
             raise CharedgeError(f"--output {run.path} cannot be written ({error.strerror}): choose another folder.") from None
-    run.write_config(config)
     model = f"{config.cell.upper()} {config.layers} x {config.units}"
     say(
         f"{len(corpus.text):,} characters, {len(vocabulary) - 1} distinct; {model}, {training.model.count_params():,} parameters; "

@@ -123,9 +123,8 @@ class Training:
         position = self.position
         progress.start_epoch(position.epoch + 1, position.step)
         characters = self.windows.batch_size * self.config.sequence_length
-        fresh, previous = 0.0, None  # seconds of the steps done here, without the first, which compiles
-        steps_here = 0
-        for batch in self._batches():
+        seconds = 0.0  # of the steps done here, without the first, which compiles
+        for number, batch in enumerate(self._batches()):
             start = time.perf_counter()
             loss = float(self.train_step(batch))
             took = time.perf_counter() - start
@@ -137,10 +136,8 @@ class Training:
             position.step += 1
             position.loss_sum += loss
             position.seconds += took
-            if previous is not None:
-                fresh, steps_here = fresh + took, steps_here + 1
-            previous = took
-            per_step = fresh / steps_here if steps_here else took
+            seconds += took if number else 0.0
+            per_step = seconds / number if number else took
             steps_left = (self.config.epochs - position.epoch) * self.windows.steps - position.step
             progress.update(
                 position.epoch + 1, position.step, position.loss_sum / position.step, characters / per_step, per_step * steps_left

@@ -137,6 +137,10 @@ def test_score_by_line(model, charedge, tmp_path):
     assert [entry["line"] for entry in objects] == [1, 2, 3, 4]
     assert [entry["nats_per_character"] for entry in objects] == [nats[0], None, None, nats[1]]
     assert objects[0]["text"] == "Hello"
+    assert charedge("score", model.path, tmp_path / "text.txt", "--lines", "--strict").stdout == plain
+    (tmp_path / "text.txt").write_text("Hello\nH\u00e9llo", encoding="utf-8")
+    strict = charedge("score", model.path, tmp_path / "text.txt", "--lines", "--strict")
+    assert (strict.status, "line 2 of" in strict.stderr, "U+00E9" in strict.stderr) == (1, True, True)
 
 
 def test_score_in_pieces_is_score_of_the_whole(model, tmp_path, charedge, monkeypatch):
