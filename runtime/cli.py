@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 WORKSTATION_COMMANDS = {
     "train": "charedge.trainer.cli",
+    "finetune": "charedge.trainer.cli",
     "evaluate": "charedge.trainer.cli",
     "convert": "charedge.converter.cli",
     "demo": "charedge.converter.cli",
@@ -90,6 +91,8 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         The exit status. A closed pipe ends quietly, as if all had been read.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: a file's name may be no UTF-8
     try:
         app(list(arguments), prog_name="charedge")
     except SystemExit as end:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -31,15 +32,16 @@ def write_atomically(path: Path, data: bytes) -> None:
 def _clear_leftovers(path: Path) -> None:
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
         process = leftover.suffix[1:]
-        if process.isdecimal() and not _alive(int(process)):
-            leftover.unlink(missing_ok=True)
+        if process.isdecimal() and not alive(int(process)):
+            with suppress(OSError):  # another user's, or no file at all: it is in nobody's way
+                leftover.unlink()
 
 
-def _alive(process: int) -> bool:
+def alive(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:
+    except (OSError, OverflowError):  # another user's, or a number that is no process's: not a leftover of ours
         return True
     return True

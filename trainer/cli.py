@@ -9,7 +9,7 @@ import time
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -24,7 +24,9 @@ from .run import Cell, Config, Run
 app = typer.Typer(**PLAIN)
 
 CELLS = ("gru", "lstm")
+QUANTIZATIONS = ("int4",)
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
+RUN = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by `charedge train`.", show_default=False)]
 MAY_DIFFER = {"epochs", "versions", "ended"}
 
 
@@ -105,18 +107,68 @@ def train(
             corpus={},
             versions=_versions(),
         )
-    text = read_corpus(sources, config.normalization)
+    text = _read_again(run, config, sources) if resume else read_corpus(sources, config.normalization)
     record = {"sources": list(sources), "files": text.files, "characters": len(text.text), "sha256": text.sha256}
-    if resume and record["sha256"] != config.corpus["sha256"]:
-        raise CharedgeError(
-            f"the corpus is not the one that {run.path} was trained on ({len(text.text):,} characters now, "
-            f"{config.corpus['characters']:,} then, or others): give the same text, or train anew with --overwrite."
-        )
     _train(run, replace(config, corpus=record), text, resume)
 
 
-def _train(run: Run, config: Config, corpus: Corpus, resume: bool) -> None:
-    """Train on a corpus that was read, and say how it went."""
+@app.command()
+def finetune(
+    run: RUN,
+    output: Annotated[Path, typer.Option(metavar="RUN", help="The folder for the new run.")],
+    corpus: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="CORPUS...", help="The text of the run.  [default: from where it was read]", show_default=False),
+    ] = None,
+    quantization_aware: Annotated[
+        str, typer.Option(metavar="|".join(QUANTIZATIONS), help="How `charedge convert` will store the weights.")
+    ] = "int4",
+    epochs: Annotated[int, typer.Option(help="Passes over the text.")] = 1,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam, at the beginning; it falls to 0.")] = 0.0003,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+) -> None:
+    """Train a finished run a little more with its weights rounded as the file will have them."""
+    _check_choice("--quantization-aware", quantization_aware, QUANTIZATIONS)
+    _check(epochs >= 1, "--epochs", epochs, "a whole number from 1 up")
+    _check(math.isfinite(learning_rate) and learning_rate > 0, "--learning-rate", learning_rate, "a number above 0")
+    finished, tuned = Run(run), Run(output)
+    recorded = finished.config()
+    if output.resolve() == run.resolve():
+        raise InvalidOption(f"--output {output} is the run itself: give a new folder.")
+    _check_new(tuned, overwrite)
+    config = replace(
+        recorded,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        learning_rate_decay="cosine",
+        quantization_aware=cast("Literal['int4']", quantization_aware),
+        versions=_versions(),
+        ended=None,
+    )
+    text = _read_again(finished, recorded, corpus)
+    require_tensorflow("finetune", "train")
+    from .model import load_model
+
+    _train(tuned, config, text, resume=False, weights=load_model(finished).get_weights())
+
+
+def _read_again(run: Run, config: Config, sources: list[str] | None) -> Corpus:
+    """The corpus of a run, from where it was read, or from where it is now.
+
+    Raises:
+        CharedgeError: it is another text.
+    """
+    corpus = read_corpus(sources or config.corpus["sources"], config.normalization)
+    if corpus.sha256 != config.corpus["sha256"]:
+        raise CharedgeError(
+            f"the corpus is not the one that {run.path} was trained on ({len(corpus.text):,} characters now, "
+            f"{config.corpus['characters']:,} then, or others): give the same text, or train anew with --overwrite."
+        )
+    return corpus
+
+
+def _train(run: Run, config: Config, corpus: Corpus, resume: bool, weights: list[Any] | None = None) -> None:
+    """Train on a corpus that was read, from random weights or these, and say how it went."""
     train_text, held_out = split(corpus.text, config.validation_split)
     vocabulary = Vocabulary.of(corpus.text)
     if len(held_out) < 2:
@@ -135,9 +187,11 @@ def _train(run: Run, config: Config, corpus: Corpus, resume: bool) -> None:
     else:
         _remove_run(run)
         try:
-            run.create(config, vocabulary, held_out)
+            run.create(config, vocabulary, train_text, held_out)
         except OSError as error:
             raise CharedgeError(f"--output {run.path} cannot be written ({error.strerror}): choose another folder.") from None
+        if weights:
+            training.start_from(weights)
     model = f"{config.cell.upper()} {config.layers} x {config.units}"
     say(
         f"{len(corpus.text):,} characters, {len(vocabulary) - 1} distinct; {model}, {training.model.count_params():,} parameters; "
@@ -199,6 +253,7 @@ def _remove_run(run: Run) -> None:
         "events.out.tfevents.*",
         "vocabulary.txt",
         "held_out.txt",
+        "calibration.txt",
         "config.json",
     ):
         for path in run.path.glob(pattern):
@@ -227,9 +282,6 @@ def _check(fine: bool, option: str, value: object, expected: str) -> None:
 
 def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     _check(value in choices, option, value, f"one of {', '.join(choices)}")
-
-
-RUN = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by `charedge train`.", show_default=False)]
 
 
 @app.command()

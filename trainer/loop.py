@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,6 +22,7 @@ from .checkpoints import Position, restore_checkpoint, save_checkpoint
 from .curves import draw_curves
 from .dataset import Windows
 from .evaluation import chunk_loss, evaluate_ids
+from .fake_quantization import call_quantized
 from .model import build_model, state_size
 from .progress import Progress
 from .run import Config, Epoch, Run
@@ -46,11 +48,12 @@ class Training:
             self.model = build_model(
                 len(vocabulary), config.cell, config.layers, config.units, config.embedding_dim, config.dropout
             )
-            self.optimizer = keras.optimizers.Adam(config.learning_rate)
+            self.optimizer = keras.optimizers.Adam(self._learning_rate())
             self.optimizer.build(self.model.trainable_variables)
         self.train_step = self._compile_train_step()
         self.chunk = chunk_loss(self.model)
         self.position = Position()
+        self.trained = False  # the weights are random
         self.history: list[Epoch] = []
 
     @property
@@ -58,10 +61,18 @@ class Training:
         """All that changes as training goes on: weights, random state, the optimiser's moments."""
         return [*self.model.variables, *self.optimizer.variables]
 
+    def start_from(self, weights: list[np.ndarray]) -> None:
+        """Begin with the weights of another run, kept in a first checkpoint."""
+        self.model.set_weights(weights)
+        self.run.checkpoints.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(self.run.checkpoints, self.variables, self.position)
+        self.trained = True
+
     def resume(self) -> None:
         """Go back to the newest checkpoint."""
         self.position = restore_checkpoint(self.run.checkpoints, self.variables)
         self.history = self.run.history()[: self.position.epoch]
+        self.trained = True
 
     def train(self) -> list[Epoch]:
         """Train up to the last epoch of the configuration.
@@ -74,23 +85,29 @@ class Training:
             Interrupted: SIGINT or SIGTERM came; a checkpoint was saved after the step under way.
         """
         with Progress(self.config.epochs, self.windows.steps) as progress, deferred_interrupts() as request:
-            if self.position == Position():
+            if not self.trained:
                 self._check_untrained(progress)
             while self.position.epoch < self.config.epochs:
                 self._train_epoch(progress, request)
                 self._end_epoch(progress)
         return self.history
 
+    def _learning_rate(self) -> Any:
+        rate, steps = self.config.learning_rate, self.windows.steps * self.config.epochs
+        return keras.optimizers.schedules.CosineDecay(rate, steps) if self.config.learning_rate_decay == "cosine" else rate
+
     def _compile_train_step(self) -> Callable[[tf.Tensor], tf.Tensor]:
         """A compiled function from a batch of windows [B, T + 1] to its mean loss in nats, that updates the weights."""
         predictions = self.windows.batch_size * self.config.sequence_length
-        model, optimizer, strategy = self.model, self.optimizer, self.strategy
+        config, model, optimizer, strategy = self.config, self.model, self.optimizer, self.strategy
 
         def replica_step(windows: tf.Tensor) -> tf.Tensor:
             tokens, targets = windows[:, :-1], windows[:, 1:]
             state = tf.zeros((tf.shape(windows)[0], self.state_size))
             with tf.GradientTape() as tape:
-                logits = model({"tokens": tokens, "state": state}, training=True)["logits"]
+                inputs = {"tokens": tokens, "state": state}
+                outputs = call_quantized(model, inputs, config) if config.quantization_aware else model(inputs, training=True)
+                logits = outputs["logits"]
                 nats = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
                 loss = tf.reduce_sum(nats) / predictions  # of the global batch, so that the replicas' gradients add up
             optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
@@ -161,7 +178,7 @@ class Training:
             train_nats_per_character=position.loss_sum / position.step,
             validation_nats_per_character=validation,
             characters_per_second=position.step * self.windows.batch_size * self.config.sequence_length / position.seconds,
-            learning_rate=self.config.learning_rate,
+            learning_rate=float(self.optimizer.learning_rate),
             seconds=position.seconds,
         )
         self.history.append(epoch)

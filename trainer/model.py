@@ -9,10 +9,11 @@ import numpy as np
 
 from ..runtime.errors import CharedgeError
 from ..runtime.package import STATES_PER_LAYER
-from .run import Cell, Run
+from .run import Cell, Config, Run
 
 EMBEDDING, RECURRENT, LOGITS = "embedding", "recurrent_{}", "logits"
 LAYERS = {"gru": keras.layers.GRU, "lstm": keras.layers.LSTM}
+GATES = {"gru": 3, "lstm": 4}
 
 
 def state_size(cell: Cell, layers: int, units: int) -> int:
@@ -44,6 +45,15 @@ def build_model(vocabulary_size: int, cell: Cell, layers: int, units: int, embed
     return keras.Model({"tokens": tokens, "state": state}, {"logits": logits, "state": state_after}, name="charedge")
 
 
+def weight_shapes(vocabulary_size: int, config: Config) -> list[tuple[int, ...]]:
+    """Of the weights of `build_model`, in its order."""
+    shapes: list[tuple[int, ...]] = [(vocabulary_size, config.embedding_dim)]
+    for i in range(config.layers):
+        inputs, columns = config.units if i else config.embedding_dim, GATES[config.cell] * config.units
+        shapes += [(inputs, columns), (config.units, columns), (2, columns) if config.cell == "gru" else (columns,)]
+    return [*shapes, (config.units, vocabulary_size), (vocabulary_size,)]
+
+
 def load_model(run: Run) -> keras.Model:
     """The best weights of a run, in a model that computes in float32 whatever they were trained in.
 
@@ -58,10 +68,10 @@ def load_model(run: Run) -> keras.Model:
     except Exception as error:  # Keras raises whatever the broken part raised
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise CharedgeError(f"{run.model} cannot be loaded ({reason}): copy it again, or train again.") from None
+    if [w.shape for w in trained.get_weights()] != weight_shapes(len(vocabulary), config):  # before memory is taken for them
+        raise CharedgeError(f"{run.path} disagrees with itself (vocabulary.txt, config.json and {run.model.name}): train again.")
     keras.config.set_dtype_policy("float32")
     model = build_model(len(vocabulary), config.cell, config.layers, config.units, config.embedding_dim, config.dropout)
-    if [w.shape for w in trained.get_weights()] != [w.shape for w in model.get_weights()]:
-        raise CharedgeError(f"{run.path} disagrees with itself (vocabulary.txt, config.json and {run.model.name}): train again.")
     model.set_weights(trained.get_weights())
     return model
 

@@ -5,17 +5,33 @@ from __future__ import annotations
 import csv
 import io
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from ..runtime.errors import CharedgeError
 from ..runtime.files import write_atomically
-from ..runtime.text import Normalization
+from ..runtime.text import NORMALIZATIONS, Normalization
 from ..runtime.vocabulary import Vocabulary
 
 Cell = Literal["gru", "lstm"]
 MAX_HELD_OUT_CHARACTERS = 1_000_000
+CALIBRATION_CHARACTERS = 32_000
+
+READABLE: dict[str, Callable[[Any], bool]] = {
+    "cell": lambda value: value in ("gru", "lstm"),
+    "layers": lambda value: type(value) is int and 1 <= value <= 64,
+    "units": lambda value: type(value) is int and 1 <= value <= 65_536,
+    "embedding_dim": lambda value: type(value) is int and 1 <= value <= 65_536,
+    "dropout": lambda value: type(value) in (int, float) and 0 <= value < 1,
+    "normalization": lambda value: value in NORMALIZATIONS,
+    "unknown": lambda value: value in ("skip", "unk"),
+    "corpus": lambda value: {"files", "characters", "sha256"} <= value.keys() and all(type(file) is str for file in value["files"]),
+    "quantization_aware": lambda value: value in (None, "int4"),
+    "ended": lambda value: value is None or type(value) is str,
+}
+"""What `config.json` may say of that which others than the trainer read."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +59,10 @@ class Config:
     corpus: dict[str, Any]
     """`files`, `characters`, and the `sha256` of the normalised text in UTF-8."""
     versions: dict[str, str]
+    learning_rate_decay: Literal["none", "cosine"] = "none"
+    """Over all epochs: none, or along half a cosine to zero."""
+    quantization_aware: Literal["int4"] | None = None
+    """What the recurrent weights are rounded to while they are trained."""
     ended: str | None = None
     """When the last epoch ended so far (UTC)."""
 
@@ -87,17 +107,25 @@ class Run:
         return self.path / "held_out.txt"
 
     @property
+    def _calibration(self) -> Path:
+        return self.path / "calibration.txt"
+
+    @property
     def _history(self) -> Path:
         return self.path / "history.csv"
 
     def exists(self) -> bool:
         return self._config.exists()
 
-    def create(self, config: Config, vocabulary: Vocabulary, held_out: str) -> None:
-        """Begin a run: the folder, its configuration, its vocabulary, and the validation split (a million characters at most)."""
+    def create(self, config: Config, vocabulary: Vocabulary, train_text: str, held_out: str) -> None:
+        """Begin a run: the folder, its configuration, its vocabulary, and what the converter needs of the text.
+
+        That is the validation split (a million characters at most), and the end of the training split.
+        """
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         write_atomically(self._vocabulary, vocabulary.to_bytes())
         write_atomically(self._held_out, held_out[:MAX_HELD_OUT_CHARACTERS].encode())
+        write_atomically(self._calibration, train_text[-CALIBRATION_CHARACTERS:].encode())
         self.write_config(config)
 
     def write_config(self, config: Config) -> None:
@@ -112,8 +140,15 @@ class Run:
             raise CharedgeError(f"{self.path} is not a run folder: give one that `charedge train --output` made.")
         try:
             values = json.loads(self._read(self._config))
-            return Config(**{field.name: values[field.name] for field in fields(Config)})
-        except (ValueError, KeyError, TypeError) as error:
+            required = {field.name for field in fields(Config) if field.default is MISSING} - values.keys()
+            if required:
+                raise ValueError(f"it has no {', '.join(sorted(required))}")
+            json.dumps(values, ensure_ascii=False).encode()  # not so halves of characters
+            wrong = [name for name, readable in READABLE.items() if name in values and not readable(values[name])]
+            if wrong:
+                raise ValueError(f"it has no sensible {', '.join(wrong)}")
+            return Config(**{field.name: values[field.name] for field in fields(Config) if field.name in values})
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CharedgeError(f"{self._config} is damaged ({error}): train again, or copy the run folder again.") from None
 
     def vocabulary(self) -> Vocabulary:
@@ -121,10 +156,11 @@ class Run:
 
     def held_out(self) -> str:
         """The text that validation measured on, at most its first million characters."""
-        try:
-            return self._read(self._held_out).decode()
-        except UnicodeDecodeError:
-            raise CharedgeError(f"{self._held_out} is damaged: copy the run folder again.") from None
+        return self._read_text(self._held_out)
+
+    def calibration(self) -> str:
+        """The end of the text that was trained on."""
+        return self._read_text(self._calibration)
 
     def history(self) -> list[Epoch]:
         """The epochs so far; none if the training has just begun."""
@@ -136,7 +172,7 @@ class Run:
                     Epoch(int(row.pop("epoch")), **{key: float(value) for key, value in row.items()})
                     for row in csv.DictReader(file)
                 ]
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
             raise CharedgeError(f"{self._history} is damaged ({error}): copy the run folder again.") from None
 
     def write_history(self, epochs: list[Epoch]) -> None:
@@ -145,6 +181,12 @@ class Run:
         writer.writeheader()
         writer.writerows(asdict(epoch) for epoch in epochs)
         write_atomically(self._history, text.getvalue().encode())
+
+    def _read_text(self, path: Path) -> str:
+        try:
+            return self._read(path).decode()
+        except UnicodeDecodeError:
+            raise CharedgeError(f"{path} is damaged: copy the run folder again.") from None
 
     def _read(self, path: Path) -> bytes:
         try:
