@@ -21,6 +21,9 @@ from .package import SIGNATURE, Package
 MODULES = {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}
 """The interpreters by distribution name, the preferred one first."""
 
+INT4 = "int4"  # the quantisation that only XNNPACK's kernels are good for
+INT4_TILE = 5  # rows: fewer are faster one by one
+
 CHATTER = re.compile(
     rb"^(INFO: Created TensorFlow Lite XNNPACK delegate for CPU\."
     rb"|WARNING: All log messages before absl::InitializeLog.*"
@@ -42,8 +45,10 @@ class Installed:
 
 
 def installed_interpreters() -> Iterator[Installed]:
-    """The interpreters of this machine, the preferred one first."""
+    """The interpreters of this machine that work, the preferred one first; tflite-runtime does not beside numpy 2."""
     for name, module in MODULES.items():
+        if name == "tflite-runtime" and _release(np.__version__) >= (2,):
+            continue
         try:
             yield Installed(name, importlib.import_module(module).__version__)
         except ImportError:
@@ -71,10 +76,10 @@ def choose_interpreter(package: Package, name: str | None = None) -> Installed:
             f"{package.path} ({package.manifest.quantization}) was not made for {name or 'any interpreter known here'}: "
             f"convert the run again with another --quantization."
         )
-    have = f"here is {' and '.join(map(str, installed))}" if installed else "none is installed here"
+    have = f"here is {' and '.join(map(str, installed))}" if installed else "none that works is installed here"
     raise CharedgeError(
         f"{package.path} needs {' or '.join(f'{key} {minimum} or later' for key, minimum in wanted.items())}, and {have}: "
-        f"run `pip install {_requirement(wanted)}`."
+        f"{_advice(wanted)}."
     )
 
 
@@ -84,12 +89,14 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(map(int, match.group().split("."))) if match else ()
 
 
-def _requirement(wanted: dict[str, str]) -> str:
-    """What to ask pip for on this machine: LiteRT has no wheels for 32-bit systems."""
+def _advice(wanted: dict[str, str]) -> str:
+    """How to come by one of the interpreters on this machine: LiteRT has no wheels for 32-bit systems."""
     has_litert = sys.maxsize > 2**32 and platform.machine() in ("x86_64", "AMD64", "aarch64", "arm64")
-    name = "ai-edge-litert" if "ai-edge-litert" in wanted and has_litert else list(wanted)[-1]
-    requirement = f"'{name}>={wanted[name]}'"
-    return f"{requirement} 'numpy<2'" if name == "tflite-runtime" else requirement
+    if "ai-edge-litert" in wanted and has_litert:
+        return f"run `pip install 'ai-edge-litert>={wanted['ai-edge-litert']}'`"
+    if "tflite-runtime" in wanted:
+        return f"run `pip install 'tflite-runtime>={wanted['tflite-runtime']}' 'numpy<2'`"
+    return "this system has no wheel of it, so convert the run with `--quantization int8`"
 
 
 class Step:
@@ -133,7 +140,17 @@ class Step:
         except KeyError as error:
             raise CharedgeError(f"{package.path} has no tensor {error} in its signature: convert the run again.") from None
         self._check_shapes(package)
+        if package.manifest.quantization == INT4 and not self._has_xnnpack():
+            raise CharedgeError(
+                f"{package.path} (int4) needs XNNPACK, which {self.interpreter} lacks on this machine: "
+                "convert the run with `--quantization int8`."
+            )
+        self._singly_below = INT4_TILE if package.manifest.quantization == INT4 else 0
         self._bind()
+
+    def _has_xnnpack(self) -> bool:
+        """Whether a delegate took over operators: without it 4-bit kernels are slow and little tested."""
+        return any(operator["op_name"] == "DELEGATE" for operator in self._interpreter._get_ops_details())
 
     def _check_shapes(self, package: Package) -> None:
         """The allocated tensors against what the manifest says of them."""
@@ -175,13 +192,20 @@ class Step:
         Returns:
             logits float32 [rows, V], which the next step overwrites.
         """
-        if len(tokens) != self.rows:
-            self._resize(len(tokens))
+        rows = len(tokens)
+        if 1 < rows < self._singly_below:
+            return self._advance_singly(tokens, state)
+        if rows != self.rows:
+            self._resize(rows)
         self._token_in[:] = tokens
         self._state_in[:] = state
         self._interpreter.invoke()
         state[:] = self._state_out
         return self._logits_out
+
+    def _advance_singly(self, tokens: np.ndarray, state: np.ndarray) -> np.ndarray:
+        """A few rows one after the other: faster than together where a batch's kernel has a large tile to fill."""
+        return np.concatenate([self.advance(tokens[row : row + 1], state[row : row + 1]).copy() for row in range(len(tokens))])
 
     def _resize(self, rows: int) -> None:
         self._interpreter.resize_tensor_input(self._token, [rows])

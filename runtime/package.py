@@ -67,6 +67,11 @@ class Verified:
     nats_per_character: float
     reference_nats_per_character: float
     """The Keras model's, over the same characters."""
+    kl_divergence: float | None = None
+    """Of the file's next-character distributions from the Keras model's: the mean, in nats."""
+    top_1_agreement: float | None = None
+    """How often both think the same character the likeliest, 0 to 1."""
+    largest_logit_difference: float | None = None
 
     @property
     def loss(self) -> float:
@@ -137,9 +142,20 @@ def read_package(path: str | Path) -> Package:
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
             raise CharedgeError(f"{path} is no regular file: copy the model into one.")  # a pipe or a device may never end
         with path.open("rb") as file:
-            return _read(file, path)
+            return parse_package(file, path)
     except OSError as error:
         raise unreadable(path, error) from None
+
+
+def parse_package(file: BinaryIO, path: Path) -> Package:
+    """Read a model file that is open, or in memory, and called `path`, with the same checks.
+
+    Raises:
+        CharedgeError: as `read_package`.
+        OSError: the file cannot be read.
+    """
+    try:
+        return _read(file, path)
     except _Damaged as damage:
         raise CharedgeError(
             f"{path} is damaged ({damage}): copy it again, or convert the run again with `charedge convert`."
@@ -173,7 +189,8 @@ def _read_zip(file: BinaryIO, path: Path) -> tuple[int, dict[str, bytes]]:
     Raises:
         CharedgeError: the file is none of ours, or was cut short.
     """
-    file_size = os.fstat(file.fileno()).st_size
+    file_size = file.seek(0, os.SEEK_END)
+    file.seek(0)
     is_flatbuffer = file.read(8)[4:] == FLATBUFFER_IDENTIFIER
     try:
         if not TAIL_BYTES < file_size <= MAX_FLATBUFFER_BYTES + sum(MEMBER_LIMITS.values()):
@@ -297,6 +314,9 @@ def _parse_manifest(data: bytes, path: Path) -> Manifest:
                 characters=entry.integer("characters", 0, 2**53),
                 nats_per_character=entry.number("nats_per_character", 1000),
                 reference_nats_per_character=entry.number("reference_nats_per_character", 1000),
+                kl_divergence=entry.optional_number("kl_divergence", 1000),
+                top_1_agreement=entry.optional_number("top_1_agreement", 1),
+                largest_logit_difference=entry.optional_number("largest_logit_difference", 1e9),
             )
             for entry in fields.objects("verified")
         ],
@@ -355,6 +375,9 @@ class _Fields:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= high:
             raise self.wrong(key)
         return float(value)
+
+    def optional_number(self, key: str, high: float) -> float | None:
+        return None if self.values.get(key) is None else self.number(key, high)
 
     def choice(self, key: str, choices: tuple[Any, ...]) -> Any:
         value = self.get(key, str)

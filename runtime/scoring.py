@@ -34,10 +34,15 @@ def nats_of(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     Returns:
         float64 [n], in nats.
     """
+    return -log_softmax(logits)[np.arange(len(targets)), targets]
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """The logarithms of the probabilities, so that the largest exponent is 0: float [n, V] -> float64 [n, V]."""
     logits = logits.astype(np.float64)
-    top = logits.max(axis=1, keepdims=True)
-    log_sum = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
-    return log_sum - logits[np.arange(len(targets)), targets]
+    logits -= logits.max(axis=1, keepdims=True)
+    logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return logits
 
 
 class TooShort(CharedgeError):
