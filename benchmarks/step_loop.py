@@ -42,7 +42,9 @@ def random_model(folder: Path, units: int, quantization: str) -> Path:
     """The model file of `random_weights`."""
     ids = np.random.default_rng(0).integers(1, len(VOCABULARY), 100).astype(np.int32)
     path = folder / f"gru-{units}-{quantization}.tflite"
-    path.write_bytes(assemble(random_weights(units), VOCABULARY, SOURCE, quantization, ids, reference=0.0).data)
+    unknown_reference = [np.zeros((len(ids) - 1, len(VOCABULARY)), np.float32)]
+    (made,) = assemble(random_weights(units), VOCABULARY, SOURCE, [quantization], ids, unknown_reference)
+    path.write_bytes(made.data)
     return path
 
 
@@ -108,7 +110,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         paths = options.models or [
-            random_model(Path(folder), units, quantization) for units in (256, 512, 1024) for quantization in ("float32", "int8")
+            random_model(Path(folder), units, quantization)
+            for units in (256, 512, 1024)
+            for quantization in ("float32", "int8", "int4")
         ]
         print(f"{'model':24} {'bytes':>11} {'invoke us':>10} {'loop us':>10} {'ratio':>7}")
         for path in paths:

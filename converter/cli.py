@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,15 +15,31 @@ from ..runtime.cli import JSON, PLAIN, print_json, require_tensorflow, say
 from ..runtime.errors import CharedgeError, InvalidOption
 from ..runtime.files import write_atomically
 from ..trainer.cli import RUN
+from ..trainer.run import Run
+
+if TYPE_CHECKING:
+    from .assembly import Assembled
 
 app = typer.Typer(**PLAIN)
+
+FORMATS = ("tflite", "saved-model")
+
+MAX_TEXT = 1000  # characters of a name: a manifest has its bounds
 
 
 @app.command()
 def convert(
     run: RUN,
-    output: Annotated[Path, typer.Option(metavar="MODEL", help="The .tflite file to write.")],
-    quantization: Annotated[str, typer.Option(metavar="float32|int8", help="How the weights are stored.")] = "int8",
+    output: Annotated[
+        Path | None, typer.Option(metavar="MODEL", help="The .tflite file to write, or the SavedModel's folder.")
+    ] = None,
+    all_into: Annotated[Path | None, typer.Option("--all", metavar="DIR", help="Write a file of every quantization here.")] = None,
+    quantization: Annotated[
+        str, typer.Option(metavar="float32|float16|int8|int4", help="How the weights are stored; int4 needs LiteRT.")
+    ] = "int8",
+    format: Annotated[
+        str, typer.Option(metavar="tflite|saved-model", help="A file for the device, or a one-step generator for TensorFlow.")
+    ] = "tflite",
     tolerance: Annotated[
         float | None, typer.Option(metavar="NATS", help="How much a character may lose against Keras.  [default: the profile's]")
     ] = None,
@@ -31,51 +48,126 @@ def convert(
     license: Annotated[str, typer.Option(help="Its licence, as an SPDX identifier.")] = "unspecified",
     as_json: JSON = False,
 ) -> None:
-    """Turn a run into one .tflite file, and verify it."""
+    """Turn a run into one .tflite file, and verify it on every interpreter installed here."""
+    if format not in FORMATS:
+        raise InvalidOption(f"--format {format} is unknown: choose {' or '.join(FORMATS)}.")
+    if (output is None) == (all_into is None):
+        raise InvalidOption("give either --output MODEL or --all DIR.")
     if tolerance is not None and not (math.isfinite(tolerance) and tolerance >= 0):
         raise InvalidOption(f"--tolerance {tolerance:g} must be a number from 0 up, in nats per character.")
-    _check_output(output)
+    for option, text in (("--name", name or ""), ("--author", author), ("--license", license)):
+        if len(text) > MAX_TEXT or not text.isprintable():
+            raise InvalidOption(f"{option} must be one line of at most {MAX_TEXT} printable characters.")
+    if all_into is not None and name is not None and Path(name).name != name:
+        raise InvalidOption(f"--name {name} must be good for a file's name with --all: leave out the folder.")
+    if output is not None:
+        _check_output(output, format)
     require_tensorflow("convert", "convert")
-    from ..trainer.run import Run
-    from .pipeline import convert_run
     from .quantization import PROFILES
 
     if quantization not in PROFILES:
-        raise InvalidOption(f"--quantization {quantization} is unknown: choose {' or '.join(PROFILES)}.")
-    result = convert_run(Run(run), quantization, name=name, author=author, license=license, progress=say)
-    allowed = PROFILES[quantization].tolerance if tolerance is None else tolerance
-    worst = max((measurement.quality for measurement in result.measurements), key=lambda quality: quality.loss)
+        raise InvalidOption(f"--quantization {quantization} is unknown: choose {', '.join(PROFILES)}.")
+    if format == "saved-model":
+        if output is None:
+            raise InvalidOption("--all writes .tflite files: leave out --format saved-model, or give --output.")
+        _write_saved_model(Run(run), output, as_json)
+        return
+    from .pipeline import convert_run
+    from .report import fields, table
+
+    card = {"name": name, "author": author, "license": license}
+    if output is not None:
+        (result,) = convert_run(Run(run), [quantization], **card)
+        _require_quality(result, output, tolerance)
+        _write(output, result.data)
+        files = [(result, output)]
+    else:
+        assert all_into is not None
+        files = _write_all(convert_run(Run(run), list(PROFILES), **card), all_into, name or run.resolve().name, tolerance)
+    if as_json:
+        listed = [fields(result, path) for result, path in files]
+        print_json(listed[0] if output is not None else {"files": listed})
+        return
+    print(table(files))
+    print(f"next: charedge generate {files[0][1]}" if output is not None else f"compared in {all_into}: *-comparison.png and .json")
+
+
+def _write_all(results: list[Assembled], folder: Path, name: str, tolerance: float | None) -> list[tuple[Assembled, Path]]:
+    """Write a file of each quantization that is good enough, and a comparison of them.
+
+    Raises:
+        CharedgeError: the folder cannot be written, or a file would lose too much; the others are there then.
+    """
+    from .report import draw_comparison, fields
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CharedgeError(f"--all {folder} cannot be made ({error.strerror}): choose another folder.") from None
+    files = [(result, folder / f"{name}-{result.quantization}.tflite") for result in results]
+    fine, errors = [], []
+    for result, path in files:
+        try:
+            _require_quality(result, path, tolerance)
+        except CharedgeError as error:
+            errors.append(error)
+            continue
+        _write(path, result.data)
+        fine.append((result, path))
+    comparison = json.dumps({"files": [fields(result, path) for result, path in fine]}, indent=2)
+    _write(folder / f"{name}-comparison.json", f"{comparison}\n".encode())
+    draw_comparison(results, f"{name}: quality against size", folder / f"{name}-comparison.png")
+    if errors:
+        raise CharedgeError(" ".join(map(str, errors)))
+    return fine
+
+
+def _write_saved_model(run: Run, output: Path, as_json: bool) -> None:
+    from .saved_model import write_saved_model
+
+    exported = write_saved_model(run, output, say)
+    if as_json:
+        print_json({"folder": str(output), **asdict(exported)})
+        return
+    print(
+        f"{output}: {exported.bytes:,} bytes, a SavedModel; {exported.nats_per_character:.4f} nats/character over "
+        f"{exported.characters:,} held-out characters, largest logit difference to Keras {exported.largest_logit_difference:.6f}"
+    )
+    print(f"next: tf.saved_model.load({str(output)!r}).generate_one_step(...), as docs/command-line.md shows")
+
+
+def _require_quality(result: Assembled, output: Path, tolerance: float | None) -> None:
+    """
+    Raises:
+        CharedgeError: the file loses more against Keras than is allowed.
+    """
+    from .quantization import PROFILES
+
+    allowed = PROFILES[result.quantization].tolerance if tolerance is None else tolerance
+    worst = result.worst
     if not worst.loss <= allowed:  # nor NaN
         raise CharedgeError(
             f"{output} was not written: it would lose {worst.loss:.4f} nats/character against Keras on {worst.interpreter}, "
             f"and {allowed:g} are allowed; choose another --quantization, or raise --tolerance."
         )
+
+
+def _write(output: Path, data: bytes) -> None:
     try:
-        write_atomically(output, result.data)
+        write_atomically(output, data)
     except OSError as error:
         raise CharedgeError(f"--output {output} cannot be written ({error.strerror}): choose another place.") from None
-    if as_json:
-        measurements = [
-            {**asdict(m.quality), "microseconds_per_character": round(m.microseconds_per_character, 1)} for m in result.measurements
-        ]
-        print_json({"file": str(output), "bytes": len(result.data), "quantization": quantization, "verified": measurements})
-        return
-    print(f"{output}: {len(result.data):,} bytes, {quantization}")
-    print(f"{'':24} nats/character  against Keras  us/character")
-    print(f"{'Keras, float32':24} {worst.reference_nats_per_character:14.4f}")
-    for m in result.measurements:
-        where = f"{m.quality.interpreter} {m.quality.version}"
-        print(f"{where:24} {m.quality.nats_per_character:14.4f} {m.quality.loss:+14.4f} {m.microseconds_per_character:13.1f}")
-    print(f"next: charedge generate {output}")
 
 
-def _check_output(output: Path) -> None:
+def _check_output(output: Path, format: str) -> None:
     """
     Raises:
-        CharedgeError: the file could not be written there, which is better known before the work than after it.
+        CharedgeError: nothing could be written there, which is better known before the work than after it.
     """
-    if output.is_dir():
+    if format == "tflite" and output.is_dir():
         raise CharedgeError(f"--output {output} is a folder: give the name of a .tflite file.")
+    if output.exists() and not (output.is_file() or output.is_dir()):
+        raise CharedgeError(f"--output {output} is no regular file: give another name.")  # /dev/null stays
     if not output.parent.is_dir():
         raise CharedgeError(f"--output {output} is in a folder that does not exist: make {output.parent} first.")
     if not os.access(output.parent, os.W_OK):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import flatbuffers
+import ml_dtypes
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
@@ -22,14 +23,19 @@ BATCH = -1  # a dimension that the device may resize; the file declares it as 1
 
 TENSOR_TYPES = {
     np.dtype(np.float32): schema.TensorType.FLOAT32,
+    np.dtype(np.float16): schema.TensorType.FLOAT16,
     np.dtype(np.int32): schema.TensorType.INT32,
     np.dtype(np.int8): schema.TensorType.INT8,
+    np.dtype(ml_dtypes.int4): schema.TensorType.INT4,
 }
 
 
 @dataclass(eq=False)
 class Tensor:
-    """A value in the graph; a constant if it has `data`. `scale` (one value: the whole tensor's) makes an int8 one a weight."""
+    """A value in the graph; a constant if it has `data`.
+
+    `scale` says what one level of a quantised constant is worth: one value for all of it, or one for each of its rows.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -138,12 +144,20 @@ def _tensor(tensor: Tensor, buffers: list[schema.BufferT]) -> schema.TensorT:
     t.shape = [1 if size == BATCH else size for size in tensor.shape]
     if BATCH in tensor.shape:
         t.shapeSignature = list(tensor.shape)
-    t.buffer = 0 if tensor.data is None else _append_buffer(tensor.data.tobytes(), buffers)
+    t.buffer = 0 if tensor.data is None else _append_buffer(_content(tensor.data), buffers)
     if tensor.scale is not None:
         t.quantization = schema.QuantizationParametersT()
         t.quantization.scale = [float(s) for s in np.atleast_1d(tensor.scale)]
         t.quantization.zeroPoint = [0] * len(t.quantization.scale)
     return t
+
+
+def _content(data: np.ndarray) -> bytes:
+    """A constant's bytes; of 4-bit numbers two share a byte, the first in its lower half."""
+    if data.dtype != ml_dtypes.int4:
+        return data.tobytes()
+    nibbles = np.append(data.astype(np.int8).reshape(-1) & 0xF, np.zeros(data.size % 2, np.int8)).astype(np.uint8)
+    return (nibbles[0::2] | nibbles[1::2] << 4).tobytes()
 
 
 def _operator(operator: Operator, code_index: int, index: Mapping[Tensor, int]) -> schema.OperatorT:

@@ -2,66 +2,126 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
+import typer
 
+from ..runtime.cli import say
 from ..runtime.errors import CharedgeError
-from ..trainer.evaluation import chunk_loss, evaluate_ids
+from ..runtime.vocabulary import UNKNOWN_ID, Vocabulary
 from ..trainer.model import EMBEDDING, LOGITS, RECURRENT, layer_weights, load_model
 from ..trainer.run import Config, Run
 from .assembly import Assembled, Source, assemble
 from .step import Layer, Weights
 
 VERIFIED_CHARACTERS = 20_000
+REFERENCE_PART = 500  # characters that Keras reads in one call
 MAX_NAMED_FILES = 1000  # of the corpus: a manifest has its bounds
 
 
 def convert_run(
     run: Run,
-    quantization: str,
+    quantizations: Sequence[str],
     name: str | None = None,
     author: str = "unspecified",
     license: str = "unspecified",
-    progress: Callable[[str], None] = lambda _: None,
-) -> Assembled:
-    """Convert a run's best weights and measure the file on the run's held-out text.
+) -> list[Assembled]:
+    """Convert a run's best weights and measure the files on the run's held-out text; on stderr it is said what is being done.
 
     Args:
         run: the run folder.
-        quantization: a name in `PROFILES`.
+        quantizations: names in `PROFILES`.
         name: what the model is called; by default as the folder is.
         author: who made it.
         license: its licence.
-        progress: told what is being done.
 
     Raises:
         CharedgeError: the run is not whole, or its parts disagree.
     """
     tf.config.experimental.enable_op_determinism()  # the same run gives the same figures, and so the same bytes
     config, vocabulary = run.config(), run.vocabulary()
-    progress(f"reading {run.path}")
+    say(f"reading {run.path}")
     model = load_model(run)
     weights = read_weights(model, config)
     held_out = run.held_out()[:VERIFIED_CHARACTERS]
     if len(held_out) < 2:
         raise CharedgeError(f"{run.path} has no held-out text to verify with: copy the run folder again.")
     ids = vocabulary.encode(held_out)
-    progress(f"verifying over {len(ids):,} held-out characters")
-    reference = evaluate_ids(chunk_loss(model), weights.state_size, ids)
+    if UNKNOWN_ID in ids and config.unknown == "skip":
+        raise CharedgeError(f"{run.path} disagrees with itself (vocabulary.txt and held_out.txt): copy the run folder again.")
+    # Weights that were trained to be rounded lie where they should: what GPTQ does for others makes them worse.
+    rounds = "int4" in quantizations and not config.quantization_aware
+    calibration = vocabulary.encode(run.calibration()) if rounds else None
+    if calibration is not None and (len(calibration) < 2 or (UNKNOWN_ID in calibration and config.unknown == "skip")):
+        raise CharedgeError(f"{run.path} disagrees with itself (vocabulary.txt and calibration.txt): copy the run folder again.")
     source = Source(
-        name=name or run.path.resolve().name,
+        name=name or os.fsencode(run.path.resolve().name).decode(errors="replace"),
         author=author,
         license=license,
         created=config.ended or "",
         normalization=config.normalization,
         unknown=config.unknown,
-        start_text="\n" if "\n" in vocabulary.tokens else held_out[0],
+        start_text=start_text(vocabulary, held_out),
         training=_training(run, config),
     )
-    return assemble(weights, vocabulary, source, quantization, ids, reference)
+    say(f"converting to {', '.join(quantizations)}")
+    reference = reference_logits(model, weights.state_size, ids)
+    with Bars() as bars:
+        return assemble(weights, vocabulary, source, quantizations, ids, reference, calibration, bars.show)
+
+
+class Bars:
+    """A bar for each stage of the work on a terminal, a line for each elsewhere."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._open = ExitStack()
+        self._bar: Any = None
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+    def show(self, stage: str, characters: int, total: int) -> None:
+        if stage != self._stage:
+            self._open.close()
+            if sys.stderr.isatty():
+                self._bar = self._open.enter_context(typer.progressbar(length=total, label=stage, file=sys.stderr))
+            else:
+                say(f"{stage} over {total:,} characters")
+            self._stage = stage
+        if self._bar is not None:
+            self._bar.update(characters - self._bar.pos)
+
+
+def reference_logits(model: keras.Model, state_size: int, ids: np.ndarray) -> Iterator[np.ndarray]:
+    """The Keras model's logits after each id but the last, the state carried: parts of float32 [at most 500, V]."""
+
+    @tf.function(reduce_retracing=True)
+    def read(tokens: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        outputs = model({"tokens": tokens, "state": state}, training=False)
+        return outputs["logits"][0], outputs["state"]
+
+    state = tf.zeros((1, state_size))
+    for start in range(0, len(ids) - 1, REFERENCE_PART):
+        logits, state = read(tf.constant(ids[None, start : min(start + REFERENCE_PART, len(ids) - 1)]), state)
+        yield logits.numpy()
+
+
+def start_text(vocabulary: Vocabulary, held_out: str) -> str:
+    """What is fed where there is no prompt: the beginning of a line, if the text has lines."""
+    return "\n" if "\n" in vocabulary.tokens else held_out[0]
 
 
 def read_weights(model: keras.Model, config: Config) -> Weights:
@@ -79,7 +139,8 @@ def read_weights(model: keras.Model, config: Config) -> Weights:
 def _training(run: Run, config: Config) -> dict[str, object]:
     """What the manifest tells of the training; of the corpus' files only the names, not where they lay."""
     history = run.history()
-    best = min(history, key=lambda epoch: epoch.validation_nats_per_character, default=None)
+    finite = [epoch for epoch in history if math.isfinite(epoch.validation_nats_per_character)]
+    best = min(finite, key=lambda epoch: epoch.validation_nats_per_character, default=None)
     return {
         "corpus": {
             "files": [Path(file).name for file in config.corpus["files"][:MAX_NAMED_FILES]],

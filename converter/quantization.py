@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import ml_dtypes
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from .graph import Graph, Operator, Tensor, constant
+from .rounding import gptq, octav_scale
 
 INT8_LEVELS = 127  # symmetric: -128 stays unused, as TFLite's specification of int8 weights asks
+PORTABLE = {"ai-edge-litert": "2.3.0", "tflite-runtime": "2.14.0"}
+
+Storage = Literal["float32", "float16", "int8", "int4"]
+Moments = Mapping[Tensor, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -18,7 +25,10 @@ class Profile:
     """How the weights are stored, and where a file stored so was seen to be right."""
 
     description: str
-    weights: Literal["float32", "int8"]
+    inner: Storage
+    """Of the matrices that multiply a recurrent state inside the layers: nearly all of the model."""
+    outer: Storage
+    """Of the rest: the input table or embedding, the first layer's input matrix, the output layer."""
     interpreters: dict[str, str]
     """The lowest version of each interpreter that the profile was tested on; a device with another one is refused."""
     tolerance: float
@@ -30,32 +40,81 @@ class Profile:
 PROFILES: dict[str, Profile] = {
     "float32": Profile(
         "the trained weights as they are",
-        weights="float32",
-        interpreters={"ai-edge-litert": "2.3.0", "tflite-runtime": "2.14.0"},
+        inner="float32",
+        outer="float32",
+        interpreters=PORTABLE,
+        tolerance=0.001,
+        probe_tolerance=0.001,
+    ),
+    "float16": Profile(
+        "half-precision weights, made float32 when the file is loaded: half the bytes to send, the memory and speed of float32",
+        inner="float16",
+        outer="float16",
+        interpreters=PORTABLE,
         tolerance=0.001,
         probe_tolerance=0.001,
     ),
     "int8": Profile(
         "8-bit weights, a scale for each output, float arithmetic around them (dynamic range); runs everywhere",
-        weights="int8",
-        interpreters={"ai-edge-litert": "2.3.0", "tflite-runtime": "2.14.0"},
+        inner="int8",
+        outer="int8",
+        interpreters=PORTABLE,
         tolerance=0.01,
+        probe_tolerance=0.02,
+    ),
+    "int4": Profile(
+        "4-bit recurrent weights, a scale for each output, the rest 8-bit: the smallest and fastest; LiteRT with XNNPACK only",
+        inner="int4",
+        outer="int8",
+        interpreters={"ai-edge-litert": "2.3.0"},
+        tolerance=0.02,
         probe_tolerance=0.02,
     ),
 }
 
 
-def quantize(graph: Graph, profile: Profile) -> Graph:
-    """A graph with the same inputs and outputs whose weights are stored as `profile` says."""
-    if profile.weights == "float32":
-        return graph
+def quantize(graph: Graph, profile: Profile, moments: Moments | None = None) -> Graph:
+    """A graph with the same inputs and outputs whose weights are stored as `profile` says.
+
+    Args:
+        graph: a float32 step graph.
+        profile: how to store its weights.
+        moments: from `calibration.second_moments`, which 4-bit weights are rounded by.
+    """
+    looked_up = {operator.outputs[0] for operator in graph.operators if operator.code == "GATHER"}
     operators: list[Operator] = []
     for operator in graph.operators:
-        operators += INT8_REWRITES.get(operator.code, lambda o: [o])(operator)
+        outer = operator.code == "GATHER" or operator.inputs[0] in looked_up or operator.outputs[0] is graph.outputs["logits"]
+        rewrite = REWRITES.get((operator.code, profile.outer if outer else profile.inner))
+        operators += rewrite(operator, moments or {}) if rewrite else [operator]
     return Graph(graph.inputs, graph.outputs, operators)
 
 
-def _int8_matmul(operator: Operator) -> list[Operator]:
+def _float16(operator: Operator, moments: Moments) -> list[Operator]:
+    """DEQUANTIZE for each constant, which interpreters do once, when they load the file."""
+    rewritten, operands = [], list(operator.inputs)
+    for i, operand in enumerate(operands):
+        if operand is not None and operand.data is not None:
+            restored = operands[i] = Tensor(f"{operand.name}/float32", operand.shape, operand.dtype)
+            stored = constant(operand.name, operand.data.astype(np.float16))
+            rewritten.append(Operator("DEQUANTIZE", [stored], [restored], version=3))
+    return [*rewritten, Operator(operator.code, operands, operator.outputs, operator.options)]
+
+
+def _int4_matmul(operator: Operator, moments: Moments) -> list[Operator]:
+    """FULLY_CONNECTED with a scale for each output of its own: version 12, so that tflite-runtime refuses it by itself."""
+    x, weights, bias = operator.inputs
+    assert weights is not None
+    assert weights.data is not None
+    scale = octav_scale(weights.data)
+    moment = moments.get(weights, np.eye(weights.data.shape[1]))
+    levels = gptq(weights.data, scale, moment).astype(ml_dtypes.int4)
+    options = schema.FullyConnectedOptionsT()
+    options.asymmetricQuantizeInputs = True
+    return [Operator("FULLY_CONNECTED", [x, constant(weights.name, levels, scale), bias], operator.outputs, options, version=12)]
+
+
+def _int8_matmul(operator: Operator, moments: Moments) -> list[Operator]:
     """FULLY_CONNECTED on int8 weights, MUL by a scale for each output, ADD of the bias.
 
     A scale for each output inside FULLY_CONNECTED is version 12 of it, which tflite-runtime 2.14 lacks. Multiplied afterwards
@@ -81,7 +140,7 @@ def _int8_matmul(operator: Operator) -> list[Operator]:
     return rewritten
 
 
-def _int8_lookup(operator: Operator) -> list[Operator]:
+def _int8_lookup(operator: Operator, moments: Moments) -> list[Operator]:
     """GATHER from an int8 table, CAST, and MUL by a scale for each column: no tool quantises a lookup so finely."""
     table, token = operator.inputs
     (row,) = operator.outputs
@@ -99,7 +158,13 @@ def _int8_lookup(operator: Operator) -> list[Operator]:
     ]
 
 
-INT8_REWRITES = {"FULLY_CONNECTED": _int8_matmul, "GATHER": _int8_lookup}
+REWRITES: dict[tuple[str, Storage], Callable[[Operator, Moments], list[Operator]]] = {
+    ("GATHER", "float16"): _float16,
+    ("GATHER", "int8"): _int8_lookup,
+    ("FULLY_CONNECTED", "float16"): _float16,
+    ("FULLY_CONNECTED", "int8"): _int8_matmul,
+    ("FULLY_CONNECTED", "int4"): _int4_matmul,
+}
 
 
 def _scale(values: np.ndarray, axis: int) -> np.ndarray:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..runtime.errors import CharedgeError
-from ..runtime.interpreter import Step, installed_interpreters
+from ..runtime.interpreter import Installed, Step, installed_interpreters
 from ..runtime.package import PROBE_LENGTH, Package, Probe, Verified
-from ..runtime.scoring import score_ids
+from ..runtime.scoring import log_softmax, score_ids
 
 DECIMALS = 6  # of what goes into the manifest, so that a last bit of arithmetic does not change the file
 
@@ -21,35 +22,96 @@ class Measurement:
 
     quality: Verified
     microseconds_per_character: float
+    """Of the step alone: tokens in, logits out."""
 
 
-def measure(package: Package, ids: np.ndarray, reference: float) -> list[Measurement]:
-    """Score held-out ids on each interpreter that the file names and that is installed.
+class Comparison:
+    """A file beside the Keras model on one interpreter: the sums over a text that comes in parts."""
+
+    def __init__(self, package: Package, interpreter: Installed) -> None:
+        self.interpreter = interpreter
+        self._step = Step(package, interpreter=interpreter.name)
+        self._state = self._step.zeros()
+        self._predictions, self._agreements, self._seconds = 0, 0, 0.0
+        self._nats, self._reference_nats, self._divergence, self._difference = 0.0, 0.0, 0.0, 0.0
+
+    def add(self, ids: np.ndarray, reference: np.ndarray) -> None:
+        """Go on with some more of the text.
+
+        Args:
+            ids: int32 [n + 1], the last one being only predicted; it begins the next part.
+            reference: float32 [n, V], the Keras model's logits after each of the others.
+        """
+        logits = np.empty_like(reference)
+        start = time.perf_counter()
+        for i, token in enumerate(ids[:-1].reshape(-1, 1)):
+            logits[i] = self._step.advance(token, self._state)[0]
+        self._seconds += time.perf_counter() - start
+        here, there = log_softmax(logits), log_softmax(reference)
+        rows = np.arange(len(reference))
+        self._predictions += len(reference)
+        self._nats -= float(here[rows, ids[1:]].sum())
+        self._reference_nats -= float(there[rows, ids[1:]].sum())
+        self._divergence += float((np.exp(there) * (there - here)).sum())
+        self._agreements += int((logits.argmax(axis=1) == reference.argmax(axis=1)).sum())
+        self._difference = max(self._difference, float(np.abs(logits - reference).max()))
+
+    def measurement(self) -> Measurement:
+        def mean(total: float) -> float:
+            return round(total / self._predictions, DECIMALS)
+
+        quality = Verified(
+            interpreter=self.interpreter.name,
+            version=self.interpreter.version,
+            characters=self._predictions + 1,
+            nats_per_character=mean(self._nats),
+            reference_nats_per_character=mean(self._reference_nats),
+            kl_divergence=max(0.0, mean(self._divergence)),
+            top_1_agreement=mean(self._agreements),
+            largest_logit_difference=round(self._difference, DECIMALS),
+        )
+        return Measurement(quality, self._seconds / self._predictions * 1e6)
+
+
+def measure(
+    packages: Sequence[Package],
+    ids: np.ndarray,
+    reference: Iterable[np.ndarray],
+    progress: Callable[[int, int], object] = lambda characters, total: None,
+) -> list[list[Measurement]]:
+    """Compare files with the Keras model, each on every interpreter that it names and that is installed.
 
     Args:
-        package: the file, as yet without its figures.
-        ids: int32 [n].
-        reference: the Keras model's nats per character over the same ids.
+        packages: the files, as yet without their figures.
+        ids: int32 [n], n at least 2.
+        reference: the Keras model's logits after each id but the last, in parts of float32 [any, V].
+        progress: told how many characters were compared, and of how many.
+
+    Returns:
+        For each file a measurement on each interpreter.
 
     Raises:
-        CharedgeError: none of the file's interpreters is installed.
+        CharedgeError: none of a file's interpreters is installed.
     """
+    comparisons = [_comparisons(package) for package in packages]
+    position = 0
+    for logits in reference:
+        part = ids[position : position + len(logits) + 1]
+        for comparison in (c for of_file in comparisons for c in of_file):
+            comparison.add(part, logits)
+        position += len(logits)
+        progress(position + 1, len(ids))
+    return [[comparison.measurement() for comparison in of_file] for of_file in comparisons]
+
+
+def _comparisons(package: Package) -> list[Comparison]:
     named = {entry.name for entry in package.manifest.interpreters}
-    measurements = []
-    for installed in installed_interpreters():
-        if installed.name not in named:
-            continue
-        step = Step(package, interpreter=installed.name)
-        start = time.perf_counter()
-        nats = score_ids(step, ids)
-        microseconds = (time.perf_counter() - start) / (len(ids) - 1) * 1e6
-        quality = Verified(installed.name, installed.version, len(ids), round(nats, DECIMALS), round(reference, DECIMALS))
-        measurements.append(Measurement(quality, microseconds))
-    if not measurements:
+    comparisons = [Comparison(package, installed) for installed in installed_interpreters() if installed.name in named]
+    if not comparisons:
         raise CharedgeError(
             f"none of {', '.join(sorted(named))} is installed, so nothing can be verified: run `pip install ai-edge-litert`."
         )
-    return measurements
+    return comparisons
 
 
 def record_probe(package: Package, ids: np.ndarray, tolerance: float, interpreter: str) -> Probe:

@@ -38,7 +38,8 @@ def build_model_file(
         start_text,
         {"corpus": {"files": []}},
     )
-    result = assemble(weights, vocabulary, source, quantization, held_out, reference.nats_per_character(weights, held_out))
+    logits, _ = reference.run_model(weights, held_out[:-1])
+    (result,) = assemble(weights, vocabulary, source, [quantization], held_out, [logits.astype(np.float32)], held_out)
     path.write_bytes(result.data)
     return SimpleNamespace(path=path, weights=weights, vocabulary=vocabulary, held_out=held_out, result=result)
 

@@ -57,8 +57,12 @@ def run_model(weights, ids, state=None):
 def nats_per_character(weights, ids):
     """N ids give N - 1 predictions from a zero state, softmax over all V."""
     logits, _ = run_model(weights, ids[:-1])
-    log_softmax = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    return -log_softmax[np.arange(len(ids) - 1), ids[1:]].mean()
+    return -log_softmax(logits)[np.arange(len(ids) - 1), ids[1:]].mean()
+
+
+def log_softmax(logits):
+    logits = np.asarray(logits, np.float64)
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
 def distribution(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, bias=None, recent=()):

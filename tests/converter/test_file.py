@@ -16,7 +16,7 @@ MANIFEST_KEYS = [
 ]
 
 
-@pytest.fixture(params=["float32", "int8"])
+@pytest.fixture(params=["float32", "float16", "int8", "int4"])
 def made(models, request):
     return models(quantization=request.param, cell="lstm", layers=2)
 
@@ -51,7 +51,9 @@ def test_the_manifest_is_as_the_format_says(made):
     assert manifest["flatbuffer_sha256"] == hashlib.sha256(flatbuffer).hexdigest()
     assert (manifest["cell"], manifest["layers"], manifest["units"], manifest["state_size"]) == ("lstm", 2, 24, 96)
     assert manifest["vocabulary_size"] == files["vocabulary.txt"].count(b"\n") == len(made.vocabulary)
-    assert {entry["name"] for entry in manifest["interpreters"]} == {"ai-edge-litert", "tflite-runtime"}
+    portable = manifest["quantization"] != "int4"
+    names = {"ai-edge-litert", "tflite-runtime"} if portable else {"ai-edge-litert"}
+    assert {entry["name"] for entry in manifest["interpreters"]} == names
     assert len(manifest["probe"]["token_ids"]) == 64
     assert manifest["verified"][0]["interpreter"] == "ai-edge-litert"
 
@@ -96,21 +98,84 @@ def test_the_signature_names_its_tensors(made):
     assert shapes == {"logits": ([1, len(made.vocabulary)], np.float32), "state": ([1, 96], np.float32)}
 
 
-def test_int8_weights_have_one_scale_and_the_portable_version(models):
-    made = models(quantization="int8", cell="lstm", layers=2)
-    _, flatbuffer, _, _ = read(made.path)
+def matmuls(flatbuffer):
+    """Name, type, number of scales and operator version of the weights of every FULLY_CONNECTED."""
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(flatbuffer, 0))
     graph, codes = model.subgraphs[0], model.operatorCodes
-    dense = [o for o in graph.operators if codes[o.opcodeIndex].builtinCode == schema.BuiltinOperator.FULLY_CONNECTED]
+    for operator in graph.operators:
+        if codes[operator.opcodeIndex].builtinCode == schema.BuiltinOperator.FULLY_CONNECTED:
+            weights = graph.tensors[operator.inputs[1]]
+            scales = 0 if weights.quantization is None else len(weights.quantization.scale)
+            yield weights.name.decode(), weights.type, scales, codes[operator.opcodeIndex].version
+
+
+def test_int8_weights_have_one_scale_and_the_portable_version(models):
+    made = models(quantization="int8", cell="lstm", layers=2)
+    found = list(matmuls(read(made.path)[1]))
     assert not made.weights.folding_pays()
-    assert len(dense) == 2 * 2 + 1  # input and recurrent side of two layers, and the logits
-    for operator in dense:
-        weights = graph.tensors[operator.inputs[1]]
-        assert weights.type == schema.TensorType.INT8
-        assert len(weights.quantization.scale) == 1
-        assert codes[operator.opcodeIndex].version == 9
+    assert len(found) == 2 * 2 + 1  # input and recurrent side of two layers, and the logits
+    assert {entry[1:] for entry in found} == {(schema.TensorType.INT8, 1, 9)}
 
 
-def test_int8_is_a_quarter_of_the_weights(models):
-    sizes = {name: models(quantization=name, units=128).path.stat().st_size for name in ("float32", "int8")}
-    assert sizes["int8"] < 0.35 * sizes["float32"]
+def test_int4_weights_have_a_scale_for_each_output_and_version_12(models):
+    made = models(quantization="int4", cell="lstm", layers=2)
+    found = list(matmuls(read(made.path)[1]))
+    inner, outer = (schema.TensorType.INT4, 4 * 24, 12), (schema.TensorType.INT8, 1, 9)
+    assert [entry[1:] for entry in found] == [outer, inner, inner, inner, outer]
+    assert (found[0][0], found[-1][0]) == ("layer_0/input/input/all/weights", "logits/weights")
+
+
+def test_the_sizes_are_those_of_the_bits(models):
+    sizes = {
+        name: models(quantization=name, units=256, embedding_dim=256).path.stat().st_size
+        for name in ("float32", "float16", "int8", "int4")
+    }
+    assert sizes["float16"] < 0.51 * sizes["float32"]
+    assert sizes["int8"] < 0.27 * sizes["float32"]
+    assert sizes["int4"] < 0.68 * sizes["int8"]  # the table and the output layer are 8-bit
+
+
+def damage_version(graph):
+    graph.operatorCodes[[c.version for c in graph.operatorCodes].index(9)].version = 1
+
+
+def damage_scale(graph):
+    next(t for t in graph.subgraphs[0].tensors if t.quantization is not None).quantization.scale = [0.0]
+
+
+def damage_scales(graph):
+    next(t for t in graph.subgraphs[0].tensors if t.quantization is not None).quantization.scale = [1.0, 1.0]
+
+
+def damage_signature(graph):
+    graph.signatureDefs[0].signatureKey = b"serving_default"
+
+
+def damage_alignment(graph):
+    graph.description = graph.description  # packed again, which forgets the alignment
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_version, damage_scale, damage_scales, damage_signature, damage_alignment], ids=lambda f: f.__name__
+)
+def test_a_wrong_structure_is_noticed_before_anything_runs_it(models, damage):
+    import flatbuffers
+    from charedge.converter.quantization import PROFILES
+    from charedge.converter.structure import StructureError, check_structure
+
+    flatbuffer = read(models(quantization="int8").path)[1]
+    check_structure(flatbuffer, PROFILES["int8"])
+    graph = schema.ModelT.InitFromObj(schema.Model.GetRootAs(flatbuffer, 0))
+    damage(graph)
+    builder = flatbuffers.Builder(0)
+    builder.Finish(graph.Pack(builder), b"TFL3")
+    with pytest.raises(StructureError):
+        check_structure(bytes(builder.Output()), PROFILES["int8"])
+
+
+def test_a_file_is_not_called_portable_if_it_is_not(models):
+    from charedge.converter.quantization import PROFILES
+    from charedge.converter.structure import StructureError, check_structure
+
+    with pytest.raises(StructureError, match="interpreters"):
+        check_structure(read(models(quantization="int4").path)[1], PROFILES["int8"])

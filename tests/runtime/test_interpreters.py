@@ -1,13 +1,19 @@
 """The same file on both interpreters, each in an environment of its own."""
 
 import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from charedge.runtime.interpreter import MODULES, installed_interpreters
+from conftest import REPOSITORY
 
 
 @pytest.mark.parametrize("shape", [{}, {"cell": "lstm", "layers": 2}], ids=["gru", "lstm"])
-@pytest.mark.parametrize("quantization", ["float32", "int8"])
+@pytest.mark.parametrize("quantization", ["float32", "float16", "int8"])
 def test_both_interpreters_agree(models, process, tflite_runtime_python, tmp_path, quantization, shape):
     made = models(quantization=quantization, units=96, **shape)
     text = tmp_path / "text.txt"
@@ -26,6 +32,54 @@ def test_the_older_interpreter_generates_the_same_text_from_a_trained_file(conve
     there = process(*arguments, "--interpreter", "tflite-runtime", python=tflite_runtime_python)
     assert there.stderr == ""
     assert there.stdout[:20] == process(*arguments).stdout[:20]
+
+
+def test_an_int4_file_is_refused_by_the_older_interpreter(models, process, tflite_runtime_python):
+    made = models(quantization="int4")
+    result = process("verify", made.path, "--interpreter", "tflite-runtime", python=tflite_runtime_python)
+    assert (result.returncode, "Traceback" in result.stderr) == (1, False)
+    assert "(int4) was not made for tflite-runtime: convert the run again with another --quantization" in result.stderr
+    raw = "import sys, tflite_runtime.interpreter as i; i.Interpreter(model_path=sys.argv[1]).allocate_tensors()"
+    result = subprocess.run([tflite_runtime_python, "-c", raw, made.path], capture_output=True, text=True, check=False)
+    assert result.returncode == 1  # an exception, and not a crash or a wrong answer
+    assert "FULLY_CONNECTED" in result.stderr
+    assert "version" in result.stderr
+
+
+def test_conversion_measures_on_every_interpreter_there_is(tflite_runtime_python, tmp_path):
+    program = """
+import sys
+from pathlib import Path
+from conftest import build_model_file
+for quantization in sys.argv[2:]:
+    result = build_model_file(Path(sys.argv[1]) / f"{quantization}.tflite", quantization, units=96).result
+    print(quantization, *(f"{m.quality.interpreter}={m.quality.loss:.6f}" for m in result.measurements))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "tests")}
+    arguments = [tflite_runtime_python, "-c", program, tmp_path, "float32", "float16", "int8", "int4"]
+    result = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment)
+    assert result.returncode == 0, result.stderr
+    for line in result.stdout.splitlines():
+        quantization, *measured = line.split()
+        losses = {name: float(loss) for name, loss in (entry.split("=") for entry in measured)}
+        assert set(losses) == ({"ai-edge-litert"} if quantization == "int4" else {"ai-edge-litert", "tflite-runtime"})
+        assert max(losses.values()) - min(losses.values()) < 1e-3
+
+
+def test_the_older_interpreter_is_not_used_beside_numpy_2(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tflite_runtime", SimpleNamespace(__version__="2.14.0"))
+    assert [found.name for found in installed_interpreters()] == ["ai-edge-litert"]
+    monkeypatch.setattr(np, "__version__", "1.26.4")
+    assert [found.name for found in installed_interpreters()] == ["ai-edge-litert", "tflite-runtime"]
+
+
+def test_where_litert_has_no_wheel_an_int4_file_asks_for_another_quantization(models, charedge, monkeypatch):
+    int4, int8 = models(quantization="int4").path, models(quantization="int8").path
+    monkeypatch.setattr("charedge.runtime.interpreter.installed_interpreters", lambda: iter([]))
+    monkeypatch.setattr("platform.machine", lambda: "armv7l")
+    result = charedge("verify", int4)
+    assert (result.status, "--quantization int8" in result.stderr) == (1, True)
+    assert "'tflite-runtime>=2.14.0' 'numpy<2'" in charedge("verify", int8).stderr
 
 
 def test_an_interpreter_that_is_not_installed_is_asked_for(model, charedge):

@@ -1,0 +1,54 @@
+"""What the matrices of a model meet when it reads its own training text: the second moments that 4-bit rounding goes by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..runtime.interpreter import quiet_stderr
+from .graph import Graph, Tensor
+
+STREAMS = 64  # read side by side, each from a zero state
+MIN_STREAM = 50  # characters
+SUMMED_STEPS = 16  # before their products are added up: one large one costs far less than many small ones
+
+
+def second_moments(
+    graph: Graph, ids: np.ndarray, progress: Callable[[int, int], object] = lambda characters, total: None
+) -> dict[Tensor, np.ndarray]:
+    """The mean of x x^T for the inputs x of every FULLY_CONNECTED.
+
+    Args:
+        graph: a float32 step graph.
+        ids: int32 [n] of the text that the model was trained on.
+        progress: told how many characters were read, and of how many.
+
+    Returns:
+        float64 [inputs, inputs] for each matrix of weights.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    streams = max(1, min(STREAMS, len(ids) // MIN_STREAM))
+    tokens = ids[: len(ids) // streams * streams].reshape(streams, -1).astype(np.int32)
+    operators = [operator for operator in graph.operators if operator.code == "FULLY_CONNECTED"]
+    sources = {o.inputs[1]: o.inputs[0] for o in operators if o.inputs[0] is not None and o.inputs[1] is not None}
+    observed = {f"observed_{i}": source for i, source in enumerate(dict.fromkeys(sources.values()))}
+    names = {source: name for name, source in observed.items()}
+    with quiet_stderr():
+        content = Graph(graph.inputs, {**graph.outputs, **observed}, graph.operators).to_flatbuffer("observe", "", {})
+        step = Interpreter(model_content=content).get_signature_runner("observe")
+        sums = {name: np.zeros((source.shape[1], source.shape[1])) for name, source in observed.items()}
+        state = np.zeros((streams, graph.inputs["state"].shape[1]), np.float32)
+        for start in range(0, tokens.shape[1], SUMMED_STEPS):
+            met: dict[str, list[np.ndarray]] = {name: [] for name in sums}
+            for column in tokens.T[start : start + SUMMED_STEPS]:
+                found = step(token=column, state=state)
+                state = found["state"]
+                for name, inputs in met.items():
+                    inputs.append(found[name])
+            for name, inputs in met.items():
+                x = np.concatenate(inputs)  # [steps x streams, inputs]
+                sums[name] += x.T @ x
+            progress(streams * min(start + SUMMED_STEPS, tokens.shape[1]), tokens.size)
+    return {weights: sums[names[source]] / tokens.size for weights, source in sources.items()}

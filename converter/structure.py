@@ -1,0 +1,87 @@
+"""A last look at a flatbuffer's bytes, by LiteRT's own schema, before anything runs it: is it what its profile promises?
+
+An interpreter may run a file with a wrong scale, version or alignment and be silently wrong, so a defect of the writer must not
+reach one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from ..runtime.package import SIGNATURE
+from .graph import BUFFER_ALIGNMENT
+from .quantization import Profile
+
+VERSIONS: dict[tuple[str, str], int] = {
+    ("FULLY_CONNECTED", "FLOAT32"): 1,
+    ("FULLY_CONNECTED", "INT8"): 9,
+    ("FULLY_CONNECTED", "INT4"): 12,
+    ("GATHER", "FLOAT32"): 1,
+    ("GATHER", "INT8"): 2,
+    ("CAST", "INT8"): 2,
+    ("DEQUANTIZE", "FLOAT16"): 3,
+}
+"""The version of each operator by the type of its weights; all others have version 1."""
+WEIGHTS = {"FULLY_CONNECTED": 1, "GATHER": 0, "CAST": 0, "DEQUANTIZE": 0}
+"""Which operand says so."""
+OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+TYPES = {value: name for name, value in vars(schema.TensorType).items() if not name.startswith("_")}
+LATEST_PORTABLE_MATMUL = 9  # FULLY_CONNECTED, in tflite-runtime 2.14
+
+
+class StructureError(AssertionError):
+    """The writer has a defect."""
+
+
+def check_structure(flatbuffer: bytes, profile: Profile) -> None:
+    """Compare a flatbuffer with what its profile promises.
+
+    Args:
+        flatbuffer: the bytes [0, Z) of a model file.
+        profile: the one that it was quantised by.
+
+    Raises:
+        StructureError: a buffer is not aligned or outside the file, an operator has another version than its weights need, weights
+            lack a scale, the matmuls are of another version than the named interpreters know, or the signature is not `step`.
+    """
+    model: Any = schema.Model.GetRootAs(flatbuffer, 0)
+    _check_buffers(model, flatbuffer)
+    graph: Any = schema.ModelT.InitFromObj(model)
+    if [signature.signatureKey for signature in graph.signatureDefs] != [SIGNATURE.encode()]:
+        raise StructureError("the signature is not the one there should be")
+    matmuls = []
+    for operator in graph.subgraphs[0].operators:
+        code = graph.operatorCodes[operator.opcodeIndex]
+        name = OPERATORS[code.builtinCode]
+        tensors = graph.subgraphs[0].tensors
+        weights = tensors[operator.inputs[WEIGHTS.get(name, 0)]]
+        if code.version != VERSIONS.get((name, TYPES[weights.type]), 1):
+            raise StructureError(f"{name} on {TYPES[weights.type]} has version {code.version}")
+        if name == "FULLY_CONNECTED":
+            matmuls.append(code.version)
+            _check_scales(weights, [tensors[i] for i in operator.outputs])
+    if ("tflite-runtime" in profile.interpreters) != (max(matmuls) <= LATEST_PORTABLE_MATMUL):
+        raise StructureError("the versions of the matmuls are not those of the interpreters that the file names")
+
+
+def _check_buffers(model: Any, flatbuffer: bytes) -> None:
+    start = np.frombuffer(flatbuffer, np.uint8).__array_interface__["data"][0]
+    for i in range(model.BuffersLength()):
+        buffer = model.Buffers(i)
+        if buffer.Offset() or buffer.Size():
+            raise StructureError(f"buffer {i} lies outside the flatbuffer")
+        if buffer.DataLength() and (buffer.DataAsNumpy().__array_interface__["data"][0] - start) % BUFFER_ALIGNMENT:
+            raise StructureError(f"buffer {i} is not aligned")
+
+
+def _check_scales(weights: Any, outputs: list[Any]) -> None:
+    """Quantised weights have one scale, or one for each output; all are above 0."""
+    if TYPES[weights.type] not in ("INT8", "INT4"):
+        return
+    scales = weights.quantization.scale if weights.quantization else None
+    wanted = 1 if TYPES[weights.type] == "INT8" else outputs[0].shape[-1]
+    if scales is None or len(scales) != wanted or not all(scale > 0 and np.isfinite(scale) for scale in scales):
+        raise StructureError(f"{weights.name!r} has not {wanted} positive scales")
