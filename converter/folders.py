@@ -1,0 +1,76 @@
+"""A SavedModel's folder that is whole or not there."""
+
+from __future__ import annotations
+
+import ctypes
+import glob
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..runtime.files import alive
+
+MAIN_FILE = "saved_model.pb"
+PARTS = {MAIN_FILE, "fingerprint.pb", "variables", "assets"}
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux' renameat2
+
+
+def is_saved_model(folder: Path) -> bool:
+    return (folder / MAIN_FILE).is_file()
+
+
+@contextmanager
+def replacing(place: Path) -> Iterator[Path]:
+    """A new folder beside a place, which takes the place in the end, and is gone if anything fails before.
+
+    A SavedModel in the place is there until then, and deleted after. What a process that was killed left beside it is cleared.
+
+    Raises:
+        OSError: nothing can be written there; what is in the place stays.
+    """
+    _clear_leftovers(place)
+    partial = place.with_name(f".{place.name}.{os.getpid()}")
+    try:
+        partial.mkdir()
+        yield partial
+        _sync(partial)
+        if is_saved_model(place):
+            _exchange(partial, place)
+        else:
+            partial.rename(place)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _clear_leftovers(place: Path) -> None:
+    for leftover in place.parent.glob(f".{glob.escape(place.name)}.*"):
+        process = leftover.suffix[1:]
+        ours = process.isdecimal() and leftover.is_dir() and {path.name for path in leftover.iterdir()} <= PARTS
+        if ours and (int(process) == os.getpid() or not alive(int(process))):
+            shutil.rmtree(leftover)
+
+
+def _sync(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        file = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Swap two folders in one step; where the system cannot, in three, between which a crash leaves the old one as `NEW.old`."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    if renameat2 is not None and not renameat2(AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(old), RENAME_EXCHANGE):
+        return
+    aside = new.with_name(f"{new.name}.old")
+    old.rename(aside)
+    try:
+        new.rename(old)
+    except BaseException:
+        aside.rename(old)
+        raise
+    aside.rename(new)

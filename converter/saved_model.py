@@ -1,0 +1,245 @@
+"""A run as a SavedModel: the one-step generator of TensorFlow's text generation tutorial, strings in, strings and state out.
+
+It needs nothing but TensorFlow:
+
+    generator = tf.saved_model.load("bard")
+    text, states = tf.constant(["ROMEO:", "JULIET: O"]), generator.zero_states(2)
+    for _ in range(500):
+        text, states = generator.generate_one_step(text, states, 0.8)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ..runtime.errors import CharedgeError
+from ..runtime.package import STATES_PER_LAYER
+from ..runtime.scoring import nats_of
+from ..runtime.vocabulary import UNKNOWN_ID, Vocabulary
+from ..trainer.model import EMBEDDING, LOGITS, RECURRENT, load_model, state_size
+from ..trainer.run import Config, Run
+from .folders import is_saved_model, replacing
+from .pipeline import start_text
+
+VERIFIED_CHARACTERS, VERIFIED_AT_ONCE = 1000, 100
+LOGIT_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A SavedModel as it was measured against the Keras model, before it was put in place."""
+
+    characters: int
+    """Of the run's held-out text, read with the state carried."""
+    nats_per_character: float
+    largest_logit_difference: float
+    bytes: int
+    """Of all its files."""
+
+
+def write_saved_model(run: Run, output: Path, progress: Callable[[str], None] = lambda _: None) -> Exported:
+    """Write a run's best weights as a SavedModel, in float32, and compare it with the Keras model.
+
+    The functions of the loaded SavedModel are those of `OneStep`; its signatures are `serving_default` (`inputs`, `states`,
+    `temperature` to `characters`, `states`) and `step` (`tokens`, `states` to `logits`, `states`).
+
+    Args:
+        run: the run folder.
+        output: the folder to write; a SavedModel that is there is replaced, in one step where the system has such a thing.
+        progress: told what is being done.
+
+    Returns:
+        What was measured; nats per character as `charedge score` counts them.
+
+    Raises:
+        CharedgeError: the run is not whole; `output` holds something else or cannot be written; or the SavedModel gives other
+            logits than the Keras model, and was not put in place.
+    """
+    place = _checked(output)
+    config, vocabulary, held_out = run.config(), run.vocabulary(), run.held_out()[:VERIFIED_CHARACTERS]
+    if len(held_out) < 2:
+        raise CharedgeError(f"{run.path} has no held-out text to verify with: copy the run folder again.")
+    progress(f"reading {run.path}")
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # on a GPU it would round what is compared here
+    model = load_model(run)
+    generator = OneStep(model, config, vocabulary, start_text(vocabulary, held_out))
+    signatures = {"serving_default": generator.serve, "step": generator.step}
+    ids = vocabulary.encode(held_out)
+    try:
+        with replacing(place) as folder:
+            progress("writing the SavedModel")
+            tf.saved_model.save(generator, str(folder), signatures=signatures)
+            progress(f"verifying over {len(ids):,} held-out characters")
+            exported = _measure(folder, model, ids)
+            if not exported.largest_logit_difference <= LOGIT_TOLERANCE:  # nor NaN
+                raise CharedgeError(
+                    f"{output} was not written: its logits differ by {exported.largest_logit_difference:g} from those of Keras, "
+                    f"and {LOGIT_TOLERANCE:g} is allowed; convert again, with the TensorFlow that the run was trained with."
+                )
+    except (OSError, tf.errors.OpError) as error:
+        raise CharedgeError(f"--output {output} cannot be written ({_reason(error)}): choose another place.") from None
+    return exported
+
+
+class OneStep(tf.Module):
+    """A text, or some of it, and the state before it -> the next character, and the state after the text.
+
+    Texts must be in the run's normalisation form, without a byte order mark, their lines ended by a line feed: TensorFlow's
+    graphs cannot see to that. Characters outside the vocabulary (and bytes that are no UTF-8) are left out, or fed as `[UNK]`
+    if the run's `unknown` is `unk`; a row with nothing left is fed the start text.
+
+    After `tf.saved_model.load` it has these functions:
+
+    - `generate_one_step(inputs: string [B], states: float32 [B, S], temperature: float32 [])` ->
+      (characters: string [B], states: float32 [B, S]). A row's state is the one after its own last character, however long
+      the other rows are. Characters are drawn from softmax(logits / temperature), at 0 the likeliest is taken; `[UNK]` is
+      never drawn. Raises `tf.errors.InvalidArgumentError` for a temperature that is negative or not finite.
+    - `step(tokens: int32 [B, T], states: float32 [B, S])` -> {"logits": float32 [B, T, V], "states": float32 [B, S]}.
+    - `zero_states(batch: int32 [])` -> float32 [batch, S]: what a text begins from.
+    - `vocabulary()` -> string [V], the characters by token, and `normalization()` -> string [], the run's form.
+    """
+
+    def __init__(self, model: keras.Model, config: Config, vocabulary: Vocabulary, start_text: str) -> None:
+        """
+        Args:
+            model: from `trainer.model.load_model`, whose variables this one shares.
+            config: the run's.
+            vocabulary: V tokens.
+            start_text: one character.
+        """
+        super().__init__()
+        size = state_size(config.cell, config.layers, config.units)
+        texts, temperature = tf.TensorSpec([None], tf.string), tf.TensorSpec([], tf.float32)
+        tokens, states = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, size], tf.float32)
+        self.parameters = [weight.value for weight in model.weights]  # a SavedModel takes only the variables that it can find
+        self.ids = _id_table(vocabulary)
+        self._skips = config.unknown == "skip"
+        self._start_id = int(vocabulary.encode(start_text)[0])
+        self._advance, self._logits = _advance_of(model, config), _logits_of(model, config)
+        self.generate_one_step = tf.function(self._generate_one_step, [texts, states, temperature])
+        self.serve = tf.function(self._serve, [texts, states, temperature])
+        self.step = tf.function(self._step, [tokens, states])
+        self.zero_states = tf.function(lambda batch: tf.zeros([batch, size]), [tf.TensorSpec([], tf.int32)])
+        self.vocabulary = tf.function(lambda: tf.constant(vocabulary.tokens), [])
+        self.normalization = tf.function(lambda: tf.constant(config.normalization), [])
+
+    def _generate_one_step(self, inputs: tf.Tensor, states: tf.Tensor, temperature: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        tokens, lengths = self._encode(inputs)
+
+        def read(states: tf.Tensor, column: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            tokens, place = column
+            return tf.where(place < lengths[:, None], self._advance(states, tokens), states)
+
+        columns = (tf.transpose(tokens), tf.range(tf.shape(tokens, tf.int64)[1]))
+        states = tf.foldl(read, columns, initializer=states)
+        return tf.gather(self.vocabulary(), _draw(self._logits(states), temperature)), states
+
+    def _serve(self, inputs: tf.Tensor, states: tf.Tensor, temperature: tf.Tensor) -> dict[str, tf.Tensor]:
+        characters, states = self.generate_one_step(inputs, states, temperature)
+        return {"characters": characters, "states": states}
+
+    def _step(self, tokens: tf.Tensor, states: tf.Tensor) -> dict[str, tf.Tensor]:
+        every = tf.scan(self._advance, tf.transpose(tokens), initializer=states)  # [T, B, S]
+        return {"logits": tf.transpose(self._logits(every), [1, 0, 2]), "states": every[-1]}
+
+    def _encode(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The tokens of texts, int64 [B, T], and how many of them each row has, int64 [B], at least 1."""
+        ids = self.ids.lookup(tf.strings.unicode_split(texts, "UTF-8"))
+        if self._skips:
+            ids = tf.ragged.boolean_mask(ids, ids != UNKNOWN_ID)
+        lengths = tf.maximum(ids.row_lengths(), 1)
+        padded = tf.pad(ids.to_tensor(self._start_id), [[0, 0], [0, 1]], constant_values=self._start_id)
+        return padded[:, : tf.reduce_max(lengths)], lengths
+
+
+def _id_table(vocabulary: Vocabulary) -> tf.lookup.StaticHashTable:
+    characters = tf.constant(vocabulary.tokens[1:], tf.string)
+    ids = tf.range(1, len(vocabulary), dtype=tf.int64)
+    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(characters, ids), default_value=UNKNOWN_ID)
+
+
+def _advance_of(model: keras.Model, config: Config) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """The model one step on: (states [B, S], tokens [B]) -> states [B, S]. The cells by themselves need no sequence around them."""
+    embedding = model.get_layer(EMBEDDING)
+    cells = [model.get_layer(RECURRENT.format(i)).cell for i in range(config.layers)]
+    per_layer = STATES_PER_LAYER[config.cell]
+
+    def advance(states: tf.Tensor, tokens: tf.Tensor) -> tf.Tensor:
+        parts = tf.split(states, per_layer * config.layers, axis=1)  # each [B, units]
+        x, after = embedding(tokens), []
+        for i, cell in enumerate(cells):
+            x, now = cell(x, parts[i * per_layer : (i + 1) * per_layer])  # x [B, units]
+            after += now
+        return tf.concat(after, axis=1)
+
+    return advance
+
+
+def _logits_of(model: keras.Model, config: Config) -> Callable[[tf.Tensor], tf.Tensor]:
+    """What comes after a state: [..., S] -> [..., V]. The last layer's output is the first part of its state."""
+    dense, per_layer = model.get_layer(LOGITS), STATES_PER_LAYER[config.cell]
+    return lambda states: dense(tf.split(states, per_layer * config.layers, axis=-1)[-per_layer])
+
+
+def _draw(logits: tf.Tensor, temperature: tf.Tensor) -> tf.Tensor:
+    """The next token of each row, [B, V] -> int64 [B].
+
+    The argmax over `logits + temperature * Gumbel noise` has exactly the distribution softmax(logits / temperature), and needs
+    no other way for 0. The raw operation takes no seed from the process that writes it, which every process that loads it
+    would draw from again.
+    """
+    fine = tf.math.is_finite(temperature) & (temperature >= 0)
+    tf.debugging.Assert(fine, ["temperature must be a number from 0 (greedy) up:", temperature])
+    uniform = tf.raw_ops.RandomUniform(shape=tf.shape(logits), dtype=tf.float64)
+    noise = -tf.math.log(-tf.math.log(tf.maximum(uniform, np.finfo(np.float64).tiny)))
+    mask = tf.one_hot(UNKNOWN_ID, logits.shape[-1], on_value=-np.inf, off_value=0.0)
+    return tf.argmax(logits + mask + temperature * tf.cast(noise, tf.float32), axis=1)
+
+
+def _measure(folder: Path, model: keras.Model, ids: np.ndarray) -> Exported:
+    """Load a SavedModel and step it through ids, int32 [n], a part at a time; the Keras model reads them in one."""
+    loaded = tf.saved_model.load(str(folder))
+    states, parts = loaded.zero_states(1), []
+    expected = tf.function(model)({"tokens": ids[None], "state": states})["logits"][0].numpy()  # [n, V]
+    for start in range(0, len(ids), VERIFIED_AT_ONCE):
+        outputs = loaded.step(ids[None, start : start + VERIFIED_AT_ONCE], states)
+        states = outputs["states"]
+        parts.append(outputs["logits"][0].numpy())
+    logits = np.concatenate(parts)  # [n, V]
+    return Exported(
+        characters=len(ids),
+        nats_per_character=float(nats_of(logits[:-1], ids[1:]).mean()),
+        largest_logit_difference=float(np.abs(logits - expected).max()),
+        bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+    )
+
+
+def _checked(output: Path) -> Path:
+    """Where the folder will be, links followed.
+
+    Raises:
+        CharedgeError: it could not be written there, which is better known before the work than after it.
+    """
+    place = output.resolve()
+    if place.exists() and not place.is_dir():
+        raise CharedgeError(f"--output {output} is a file: give the name of a folder.")
+    if not place.parent.is_dir():
+        raise CharedgeError(f"--output {output} is in a folder that does not exist: make {output.parent} first.")
+    if not os.access(place.parent, os.W_OK):
+        raise CharedgeError(f"--output {output} cannot be written, {place.parent} is read-only: choose another place.")
+    if place.is_dir() and not is_saved_model(place) and any(place.iterdir()):
+        raise CharedgeError(f"--output {output} is a folder that holds no SavedModel but other files: choose a new folder.")
+    return place
+
+
+def _reason(error: Exception) -> str:
+    """What the system says of it, without the names of TensorFlow's nodes: `{{node}} path; File too large [Op:SaveV2]`."""
+    message = str(getattr(error, "strerror", None) or error).split("\n")[0]
+    return message.rpartition("; ")[2].partition(" [Op:")[0]
