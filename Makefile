@@ -2,13 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench bench-runtime docs fuzz clean
+.PHONY: demo test test-metadata check bench bench-runtime docs fuzz clean
 
 demo: .venv/installed
 	$(BIN)/charedge demo
 
 test: .venv/installed .venv-tflite/installed
 	$(BIN)/pytest
+
+# Google's own reader must read our files: its display, its list of files and their content.
+test-metadata: .venv/installed .venv-support/installed
+	$(BIN)/python tests/make_models.py build/models
+	.venv-support/bin/python tests/strangers.py build/models/*.tflite
 
 check: .venv/installed
 	$(BIN)/ruff check .
@@ -40,6 +45,12 @@ fuzz: .venv/installed
 	.venv-tflite/bin/pip install --quiet --editable '.[tflite-runtime]' || echo 'no tflite-runtime for this Python: its tests will be skipped'
 	touch $@
 
+# tflite-support has wheels for Python 3.9 to 3.11 (PYTHON=python3.11), and on Debian it needs libusb-1.0-0.
+.venv-support/installed: Makefile
+	$(PYTHON) -m venv --clear .venv-support
+	.venv-support/bin/pip install --quiet 'tflite-support==0.4.4' 'protobuf<4' 'numpy<2'
+	touch $@
+
 # What else generates text from the same network, to be measured beside charedge.
 .venv-peers/installed: pyproject.toml benchmarks/peers-requirements.txt
 	$(PYTHON) -m venv .venv-peers
@@ -47,4 +58,4 @@ fuzz: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv .venv-tflite .venv-peers build dist *.egg-info
+	rm -rf .venv .venv-tflite .venv-support .venv-peers build dist *.egg-info

@@ -7,9 +7,18 @@ import sys
 
 import numpy as np
 import pytest
+import reference
 from ai_edge_litert.interpreter import Interpreter
 
 LSTM = ("--cell", "lstm", "--layers", "2", "--dropout", "0.1", "--epochs", "1")
+COARSE = """
+import sys
+from charedge.converter import quantization
+from charedge.runtime.cli import run
+
+quantization.INT8_LEVELS = 1
+sys.exit(run(sys.argv[1:]))
+"""
 KERAS_STEPS = """
 import sys, keras, numpy as np
 model = keras.saving.load_model(sys.argv[1])
@@ -85,18 +94,68 @@ def test_mixed_precision_weights_convert(converted):
 
 def test_the_table_shows_quality_and_speed(converted):
     lines = converted("int8").stdout.splitlines()
-    assert lines[0].endswith("bytes, int8")
-    assert "us/character" in lines[1]
-    assert lines[2].startswith("Keras")
-    assert lines[3].startswith("ai-edge-litert")
+    assert lines[0].split()[:2] == ["file", "bytes"]
+    for heading in ("nats/char", "against Keras", "KL divergence", "same top-1", "largest logit", "us/char"):
+        assert heading in lines[0]
+    assert lines[1].startswith("Keras")
+    assert "ai-edge-litert" in lines[2]
+    assert lines[3].startswith("next: charedge generate")
+
+
+def test_every_quantization_is_converted_and_compared(converted, process, charedge, tmp_path):
+    folder = tmp_path / "all"
+    result = process("convert", converted("int8").run, "--all", folder, "--name", "topics", "--json")
+    assert result.returncode == 0, result.stderr
+    files = json.loads(result.stdout)["files"]
+    names = ["float32", "float16", "int8", "int4"]
+    assert [entry["quantization"] for entry in files] == names
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [f"topics-{name}.tflite" for name in names] + ["topics-comparison.json", "topics-comparison.png"]
+    )
+    assert json.loads((folder / "topics-comparison.json").read_text()) == json.loads(result.stdout)
+    assert (folder / "topics-comparison.png").read_bytes().startswith(b"\x89PNG")
+    for entry in files:
+        assert entry["bytes"] == (folder / f"topics-{entry['quantization']}.tflite").stat().st_size
+        (verified,) = entry["verified"]
+        assert abs(verified["nats_per_character"] - verified["reference_nats_per_character"]) < 0.02
+        assert 0 <= verified["kl_divergence"] < 0.02
+        assert 0.9 < verified["top_1_agreement"] <= 1
+        assert verified["microseconds_per_character"] > 0
+        assert charedge("verify", entry["file"]).status == 0
+    assert (folder / "topics-int8.tflite").stat().st_size < (folder / "topics-float32.tflite").stat().st_size
+
+
+def test_of_all_quantizations_only_the_good_ones_are_written(converted, tmp_path):
+    convert = [sys.executable, "-c", COARSE, "convert", str(converted("int8").run), "--all", str(tmp_path), "--name", "m"]
+    result = subprocess.run(convert, capture_output=True, text=True, check=False)
+    assert (result.returncode, "Traceback" in result.stderr) == (1, False)
+    assert "m-int8.tflite was not written" in result.stderr
+    written = {path.name for path in tmp_path.iterdir() if path.suffix == ".tflite"}
+    assert written == {"m-float32.tflite", "m-float16.tflite"}
+
+
+def test_the_measured_figures_are_numpys(models):
+    made = models(quantization="int8", units=64)
+    (measurement,) = made.result.measurements
+    expected, _ = reference.run_model(made.weights, made.held_out[:-1])
+    runner = Interpreter(model_path=str(made.path)).get_signature_runner("step")
+    state, found = np.zeros((1, 64), np.float32), []
+    for token in made.held_out[:-1]:
+        out = runner(token=np.array([token], np.int32), state=state)
+        state = out["state"]
+        found.append(out["logits"][0])
+    found, targets, rows = np.array(found), made.held_out[1:], np.arange(len(made.held_out) - 1)
+    here, there = reference.log_softmax(found), reference.log_softmax(expected)
+    quality = measurement.quality
+    assert quality.nats_per_character == pytest.approx(-here[rows, targets].mean(), abs=1e-5)
+    assert quality.reference_nats_per_character == pytest.approx(-there[rows, targets].mean(), abs=1e-5)
+    assert quality.kl_divergence == pytest.approx((np.exp(there) * (there - here)).sum(axis=1).mean(), abs=1e-5)
+    assert quality.top_1_agreement == pytest.approx((found.argmax(axis=1) == expected.argmax(axis=1)).mean(), abs=1e-5)
+    assert quality.largest_logit_difference == pytest.approx(np.abs(found - expected).max(), abs=1e-4)
 
 
 def test_a_file_that_loses_too_much_is_not_written(converted, tmp_path):
-    program = (
-        "import sys; from charedge.converter import quantization; quantization.INT8_LEVELS = 1;"
-        "from charedge.runtime.cli import run; sys.exit(run(sys.argv[1:]))"
-    )
-    convert = [sys.executable, "-c", program, "convert", str(converted("int8").run), "--output", str(tmp_path / "m.tflite")]
+    convert = [sys.executable, "-c", COARSE, "convert", str(converted("int8").run), "--output", str(tmp_path / "m.tflite")]
     result = subprocess.run(convert, capture_output=True, text=True, check=False)
     assert (result.returncode, "was not written" in result.stderr) == (1, True)
     assert list(tmp_path.iterdir()) == []
@@ -133,32 +192,13 @@ def test_bad_input_is_one_sentence(converted, charedge, tmp_path):
         ((run, "--output", fine, "--quantization", "int3"), 2, "int3"),
         ((run, "--output", fine, "--tolerance", "nan"), 2, "--tolerance"),
         ((run,), 2, "--output"),
+        ((run, "--output", fine, "--all", tmp_path), 2, "--all"),
+        ((run, "--all", run / "config.json"), 1, "--all"),
+        ((run, "--all", tmp_path / "all", "--name", "../m"), 2, "--name"),
+        ((run, "--output", fine, "--format", "onnx"), 2, "onnx"),
+        ((run, "--all", tmp_path, "--format", "saved-model"), 2, "--all"),
     ):
         result = charedge("convert", *arguments)
         assert (result.status, match in result.stderr) == (status, True), result.stderr
         assert "Traceback" not in result.stderr
         assert not fine.exists()
-
-
-def test_a_run_without_its_model_is_refused(converted, charedge, tmp_path):
-    run = tmp_path / "run"
-    run.mkdir()
-    for name in ("config.json", "vocabulary.txt", "held_out.txt"):
-        (run / name).write_bytes((converted("int8").run / name).read_bytes())
-    result = charedge("convert", run, "--output", tmp_path / "m.tflite")
-    assert (result.status, "model.keras" in result.stderr) == (1, True)
-    (run / "model.keras").write_bytes(b"PK no model")
-    result = charedge("convert", run, "--output", tmp_path / "m.tflite")
-    assert (result.status, "cannot be loaded" in result.stderr) == (1, True)
-
-
-def test_a_run_that_disagrees_with_itself_is_refused(converted, charedge, tmp_path):
-    run = tmp_path / "run"
-    run.mkdir()
-    for path in converted("int8").run.iterdir():
-        if path.is_file():
-            (run / path.name).write_bytes(path.read_bytes())
-    with (run / "vocabulary.txt").open("a", encoding="utf-8") as file:
-        file.write("漢\n")
-    result = charedge("convert", run, "--output", tmp_path / "m.tflite")
-    assert (result.status, "disagrees with itself" in result.stderr) == (1, True)

@@ -13,7 +13,7 @@ def test_the_command_line_page_has_the_programs_help_texts():
     update_help = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(update_help)
     page = update_help.PAGE.read_text(encoding="utf-8")
-    assert page.count("```text") == 9
+    assert page.count("```text") == 10
     assert update_help.updated(page) == page, "run `make docs`"
 
 

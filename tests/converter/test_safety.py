@@ -1,0 +1,248 @@
+"""Whatever goes wrong with `charedge convert`: the file that was there stays or the new one is whole, and one sentence says why."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from contextlib import contextmanager
+
+import pytest
+
+BEFORE = b"the file that was there before"
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from charedge.runtime import cli
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+{}
+cli.run(sys.argv[1:])
+"""
+AT_WORK = "cli.say = lambda message: die() if 'verifying' in message else None"
+HALF_WRITTEN = "os.fsync = lambda file: (os.ftruncate(file, 1000), die())"
+NOT_RENAMED = "Path.replace = die"
+RENAMED = "replace = Path.replace; Path.replace = lambda *paths: (replace(*paths), die())"
+WAITING = """
+import os, sys
+from charedge.runtime.cli import run
+
+os.fsync = lambda file: (print("writing", flush=True), sys.stdin.readline())
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def destination(tmp_path):
+    """Where a model goes, in a folder of its own."""
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "m.tflite"
+
+
+@pytest.fixture
+def run(converted, tmp_path):
+    """A copy of a run folder, to be damaged."""
+    return shutil.copytree(converted("int8").run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+
+
+def beside(path):
+    return sorted(other for other in path.parent.iterdir() if other != path)
+
+
+@pytest.mark.parametrize(
+    ("moment", "left", "replaced"),
+    [(AT_WORK, "nothing", False), (HALF_WRITTEN, "half", False), (NOT_RENAMED, "all", False), (RENAMED, "nothing", True)],
+    ids=["at work", "half written", "not renamed", "renamed"],
+)
+def test_a_killed_conversion_leaves_the_old_file_or_the_new_one(converted, charedge, destination, moment, left, replaced):
+    whole = converted("int8").path.read_bytes()
+    destination.write_bytes(BEFORE)
+    arguments = ["convert", str(converted("int8").run), "--output", str(destination)]
+    killed = subprocess.run([sys.executable, "-c", KILLED.format(moment), *arguments], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert destination.read_bytes() == (whole if replaced else BEFORE)
+    assert [path.read_bytes() for path in beside(destination)] == {"nothing": [], "half": [whole[:1000]], "all": [whole]}[left]
+    assert charedge(*arguments).status == 0
+    assert (destination.read_bytes(), beside(destination)) == (whole, [])
+
+
+def test_ctrl_c_in_the_middle_of_the_write_leaves_the_old_file(converted, charedge, destination, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    destination.write_bytes(BEFORE)
+    monkeypatch.setattr(os, "fsync", interrupted)
+    result = charedge("convert", converted("int8").run, "--output", destination)
+    assert result.status == 130
+    assert (destination.read_bytes(), beside(destination)) == (BEFORE, [])
+
+
+@pytest.mark.parametrize("before", [None, BEFORE], ids=["new", "old"])
+def test_a_full_disk_is_one_sentence_and_changes_nothing(converted, charedge, destination, before):
+    if before:
+        destination.write_bytes(before)
+    with largest_file(4096):
+        result = charedge("convert", converted("int8").run, "--output", destination)
+    assert result.status == 1
+    assert sentence(result).startswith(f"charedge: --output {destination} cannot be written (File too large)")
+    assert beside(destination) == []
+    assert (destination.read_bytes() if destination.exists() else None) == before
+
+
+def test_two_conversions_to_one_place_do_not_mix(converted, destination):
+    made = converted("int8")
+    arguments = [sys.executable, "-c", WAITING, "convert", str(made.run), "--output", str(destination)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    both = [subprocess.Popen(arguments, **pipes) for _ in range(2)]
+    assert [conversion.stdout.readline() for conversion in both] == ["writing\n"] * 2
+    assert len(beside(destination)) == 2
+    for conversion in both:
+        conversion.communicate("go on\n")
+    assert [conversion.returncode for conversion in both] == [0, 0]
+    assert (destination.read_bytes(), beside(destination)) == (made.path.read_bytes(), [])
+
+
+def test_what_only_looks_like_a_leftover_does_not_matter(converted, charedge, destination):
+    (destination.parent / f".{destination.name}.swp").touch()
+    (destination.parent / f".{destination.name}.{10**20}").touch()  # more than a process number can be
+    (destination.parent / f".{destination.name}.{2**22}").mkdir()  # one more than Linux gives
+    others = beside(destination)
+    assert charedge("convert", converted("int8").run, "--output", destination).status == 0
+    assert beside(destination) == others
+
+
+def test_a_pipe_or_a_device_is_not_replaced_by_a_file(converted, charedge, destination):
+    os.mkfifo(destination)
+    result = charedge("convert", converted("int8").run, "--output", destination)
+    assert (result.status, "no regular file" in sentence(result)) == (1, True)
+    assert destination.is_fifo()
+
+
+def config(**values):
+    return lambda data: json.dumps({**json.loads(data), **values}).encode()
+
+
+def content(data):
+    return lambda _: data
+
+
+def without_last_line(data):
+    return data[: data.rindex(b"\n", 0, -1) + 1]
+
+
+def in_other_letters(data):
+    return b"[UNK]\n" + "".join(f"{chr(0x4E00 + i)}\n" for i in range(data.count(b"\n") - 1)).encode()
+
+
+DISAGREES = "disagrees with itself"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        pytest.param("vocabulary.txt", lambda data: data + "漢\n".encode(), DISAGREES, id="a character more"),
+        pytest.param("vocabulary.txt", without_last_line, DISAGREES, id="a character less"),
+        pytest.param("vocabulary.txt", in_other_letters, DISAGREES, id="other characters"),
+        pytest.param("vocabulary.txt", content(b"\xff\n"), "vocabulary.txt is not UTF-8", id="vocabulary is binary"),
+        pytest.param("config.json", config(units=49), DISAGREES, id="units"),
+        pytest.param("config.json", config(units=65_536), DISAGREES, id="more units than memory"),
+        pytest.param("config.json", config(layers=2), DISAGREES, id="layers"),
+        pytest.param("config.json", config(embedding_dim=17), DISAGREES, id="embedding_dim"),
+        pytest.param("config.json", config(cell="lstm"), DISAGREES, id="cell"),
+        pytest.param("config.json", config(cell="rnn"), "cell", id="no cell"),
+        pytest.param("config.json", config(units="many"), "units", id="units is text"),
+        pytest.param("config.json", config(layers=0), "layers", id="no layers"),
+        pytest.param("config.json", config(dropout=7), "dropout", id="dropout is no share"),
+        pytest.param("config.json", config(normalization="NFX"), "normalization", id="no normalization"),
+        pytest.param("config.json", config(unknown="ask"), "unknown", id="no unknown"),
+        pytest.param("config.json", config(corpus={}), "corpus", id="no corpus"),
+        pytest.param("config.json", config(ended=5), "ended", id="ended is a number"),
+        pytest.param("config.json", content(b"{"), "config.json is damaged", id="config is cut short"),
+        pytest.param("config.json", content(b"[]"), "config.json is damaged", id="config is a list"),
+        pytest.param("config.json", content(b"[" * 100_000), "config.json is damaged", id="config is nested"),
+        pytest.param("held_out.txt", content(b""), "no held-out text", id="held-out is empty"),
+        pytest.param("held_out.txt", content(b"\xff"), "held_out.txt is damaged", id="held-out is binary"),
+        pytest.param("held_out.txt", lambda data: data[:9] + "漢".encode() + data[9:], DISAGREES, id="held-out is of others"),
+        pytest.param("history.csv", content(b"epoch,loss\n1,2\n"), "history.csv is damaged", id="history is of others"),
+        pytest.param("history.csv", content(b"a" * 200_000), "history.csv is damaged", id="history is one word"),
+        pytest.param("model.keras", content(b"PK no model"), "model.keras cannot be loaded", id="model is no ZIP"),
+        pytest.param("model.keras", lambda data: data[: len(data) // 2], "model.keras cannot be loaded", id="model is cut short"),
+    ],
+)
+def test_a_run_that_is_damaged_is_refused(run, charedge, destination, name, change, said):
+    (run / name).write_bytes(change((run / name).read_bytes()))
+    refused(charedge("convert", run, "--output", destination), said, destination)
+
+
+@pytest.mark.parametrize("name", ["config.json", "vocabulary.txt", "held_out.txt", "model.keras"])
+def test_a_run_that_lacks_a_file_is_refused(run, charedge, destination, name):
+    (run / name).unlink()
+    refused(charedge("convert", run, "--output", destination), f"has no {name}", destination)
+
+
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # Keras' own
+def test_the_model_of_another_run_is_refused(run, charedge, destination):
+    from charedge.trainer.model import build_model
+
+    rows = (run / "vocabulary.txt").read_bytes().count(b"\n")
+    build_model(rows, "gru", layers=1, units=24, embedding_dim=16, dropout=0).save(run / "model.keras")
+    refused(charedge("convert", run, "--output", destination), DISAGREES, destination)
+
+
+def test_an_epoch_whose_loss_was_no_number_does_not_spoil_the_file(run, charedge, destination):
+    header, first, *others = (run / "history.csv").read_text().splitlines(keepends=True)
+    columns = dict(zip(header.strip().split(","), first.strip().split(","), strict=True))
+    columns["validation_nats_per_character"] = "nan"
+    (run / "history.csv").write_text("".join([header, ",".join(columns.values()) + "\n", *others]))
+    assert charedge("convert", run, "--output", destination).status == 0
+    training = json.loads(charedge("info", destination, "--json").stdout)["training"]
+    assert training["validation_nats_per_character"] == float(others[0].split(",")[2])
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--name", os.fsdecode(b"bard\xff")), ("--author", "two\nlines"), ("--license", "x" * 1_000_000)],
+    ids=["not UTF-8", "two lines", "a megabyte"],
+)
+def test_a_text_that_no_device_would_take_is_refused(converted, charedge, destination, option, value):
+    result = charedge("convert", converted("int8").run, "--output", destination, option, value)
+    assert (result.status, option in sentence(result)) == (2, True)
+    assert list(destination.parent.iterdir()) == []
+
+
+def test_folders_and_files_may_have_names_that_are_not_utf8(run, process, destination):
+    run = run.rename(run.with_name(os.fsdecode(b"run\xff")))
+    destination = destination.with_name(os.fsdecode(b"m\xff.tflite"))
+    result = process("convert", run, "--output", destination, env={**os.environ, "PYTHONIOENCODING": "utf-8"})
+    assert (result.returncode, "Traceback" in result.stderr) == (0, False)
+    with zipfile.ZipFile(destination) as file:
+        assert json.loads(file.read("charedge.json"))["name"] == "run\N{REPLACEMENT CHARACTER}"
+
+
+@contextmanager
+def largest_file(limit):
+    """Let this process write no file beyond so many bytes, as if the disk were full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def sentence(result):
+    """The last line of stderr, after lines that say what is done; there is nothing else."""
+    lines = result.stderr.splitlines()
+    assert all(line.startswith("charedge: ") for line in lines), result.stderr
+    assert lines[-1].endswith(".")
+    return lines[-1]
+
+
+def refused(result, said, destination):
+    assert (result.status, said in sentence(result)) == (1, True), result.stderr
+    assert list(destination.parent.iterdir()) == []
