@@ -12,7 +12,7 @@ test: .venv/installed .venv-tflite/installed
 
 # Google's own reader must read our files: its display, its list of files and their content.
 test-metadata: .venv/installed .venv-support/installed
-	$(BIN)/python tests/make_models.py build/models
+	$(BIN)/python tests/model_files.py build/models
 	.venv-support/bin/python tests/strangers.py build/models/*.tflite
 
 check: .venv/installed

@@ -168,7 +168,7 @@ def observe_undamaged(path: Path, make: bool) -> list[str]:
 
 def make_model(path: Path) -> Path:
     """A small model file with random weights."""
-    from conftest import build_model_file
+    from model_files import build_model_file
 
     return build_model_file(path, quantization="int8").path
 

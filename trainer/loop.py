@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
@@ -90,11 +90,24 @@ class Training:
             while self.position.epoch < self.config.epochs:
                 self._train_epoch(progress, request)
                 self._end_epoch(progress)
+                if request.number is not None:
+                    self._stop(progress, request.number)
         return self.history
+
+    def _stop(self, progress: Progress, number: int) -> NoReturn:
+        """End in the middle of a training, which a checkpoint holds."""
+        position = self.position
+        where = f"batch {position.step} of epoch {position.epoch + 1}" if position.step else f"epoch {position.epoch}"
+        progress.say(f"stopped after {where} and saved; go on with: charedge train --resume --output {self.run.path}")
+        raise Interrupted(number)
 
     def _learning_rate(self) -> Any:
         rate, steps = self.config.learning_rate, self.windows.steps * self.config.epochs
         return keras.optimizers.schedules.CosineDecay(rate, steps) if self.config.learning_rate_decay == "cosine" else rate
+
+    def _learning_rate_at(self, step: int) -> float:
+        rate = self._learning_rate()
+        return float(rate if isinstance(rate, float) else rate(step))
 
     def _compile_train_step(self) -> Callable[[tf.Tensor], tf.Tensor]:
         """A compiled function from a batch of windows [B, T + 1] to its mean loss in nats, that updates the weights."""
@@ -161,11 +174,7 @@ class Training:
             )
             if request.number is not None:
                 save_checkpoint(self.run.checkpoints, self.variables, position)
-                progress.say(
-                    f"stopped at batch {position.step} of epoch {position.epoch + 1} and saved; "
-                    f"go on with: charedge train --resume --output {self.run.path}"
-                )
-                raise Interrupted(request.number)
+                self._stop(progress, request.number)
 
     def _end_epoch(self, progress: Progress) -> None:
         """Validate, keep the weights if they are the best, and save: first what is read by others, last the checkpoint."""
@@ -178,7 +187,7 @@ class Training:
             train_nats_per_character=position.loss_sum / position.step,
             validation_nats_per_character=validation,
             characters_per_second=position.step * self.windows.batch_size * self.config.sequence_length / position.seconds,
-            learning_rate=float(self.optimizer.learning_rate),
+            learning_rate=self._learning_rate_at(self.windows.steps * (position.epoch + 1)),
             seconds=position.seconds,
         )
         self.history.append(epoch)

@@ -173,7 +173,7 @@ def test_names_and_licence_go_into_the_file(converted, process, charedge, tmp_pa
 
 def test_ctrl_c_leaves_no_file(converted, start, tmp_path):
     conversion = start("convert", converted("int8").run, "--output", tmp_path / "m.tflite", text=True)
-    assert any("verifying" in line for line in conversion.stderr)
+    assert any("converting" in line for line in conversion.stderr)
     conversion.send_signal(signal.SIGINT)
     assert conversion.wait() == 130
     assert "Traceback" not in conversion.stderr.read()

@@ -3,7 +3,8 @@
 import importlib.util
 import re
 
-from conftest import REPOSITORY, build_model_file
+from conftest import REPOSITORY
+from model_files import build_model_file
 
 DOCS = REPOSITORY / "docs"
 

@@ -50,7 +50,7 @@ def test_conversion_measures_on_every_interpreter_there_is(tflite_runtime_python
     program = """
 import sys
 from pathlib import Path
-from conftest import build_model_file
+from model_files import build_model_file
 for quantization in sys.argv[2:]:
     result = build_model_file(Path(sys.argv[1]) / f"{quantization}.tflite", quantization, units=96).result
     print(quantization, *(f"{m.quality.interpreter}={m.quality.loss:.6f}" for m in result.measurements))
