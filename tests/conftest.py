@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,11 @@ def charedge(capsys):
     return call
 
 
+def heed_ctrl_c():
+    """In a child: what a shell runs in the background ignores SIGINT, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def command(*arguments, python=sys.executable):
     return [str(python), "-m", "charedge.runtime", *map(str, arguments)]
 
@@ -69,7 +75,8 @@ def start():
     """Start the command line as a process, for tests that send it signals."""
 
     def call(*arguments, **options):
-        return subprocess.Popen(command(*arguments), **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options})
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": heed_ctrl_c, **options}
+        return subprocess.Popen(command(*arguments), **options)
 
     return call
 

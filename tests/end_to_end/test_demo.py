@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import heed_ctrl_c
 
 SMALL_DEMO = """
 import sys
@@ -40,7 +41,8 @@ def test_the_demo_runs_and_names_its_three_commands(demo, tmp_path):
 
 
 def test_ctrl_c_stops_the_demo_and_what_it_runs(demo):
-    with subprocess.Popen(demo, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(demo, **pipes, text=True, preexec_fn=heed_ctrl_c) as running:
         assert any("untrained" in line for line in running.stderr)
         running.send_signal(signal.SIGINT)
         assert running.wait() == 130
