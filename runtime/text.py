@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import string
+import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
@@ -18,8 +19,11 @@ NORMALIZATIONS: tuple[Normalization, ...] = ("NFC", "NFD", "NFKC", "NFKD", "none
 
 BYTE_ORDER_MARK = "\ufeff"
 BLOCK_BYTES = 65_536
-SAFE_TO_CUT_BEFORE = frozenset(string.printable)
-"""ASCII, and besides it the Han characters, never compose with what stands before them."""
+MARKS = "\u0300-\u4dff\ua000-\uabff\ud7a4-\U0010ffff"
+"""All combining marks are in here, and neither Latin nor Han nor Hangul, so that no usual text has a long run of these."""
+LONG_RUN = re.compile(f"(?<![{MARKS}])[{MARKS}]{{256,}}")
+SAMPLED_RUN = re.compile(f"[{MARKS}]{{2}}")
+"""What a long run leaves in every 128th character."""
 
 
 def normalize(text: str, form: Normalization) -> str:
@@ -30,7 +34,18 @@ def normalize(text: str, form: Normalization) -> str:
 def _normalize_part(text: str, form: Normalization) -> str:
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return text if form == "none" else unicodedata.normalize(form, text)
+    if form == "none" or text.isascii():
+        return text
+    if SAMPLED_RUN.search(text[::128]):
+        text = LONG_RUN.sub(lambda run: _in_canonical_order(run[0], "NFKD" if "K" in form else "NFD"), text)
+    return unicodedata.normalize(form, text)
+
+
+def _in_canonical_order(run: str, form: Literal["NFD", "NFKD"]) -> str:
+    """The run decomposed, its marks sorted: `unicodedata` does that too, but in the square of a run's length."""
+    decomposed = "".join([unicodedata.normalize(form, character) for character in run])
+    marks = groupby(decomposed, lambda character: unicodedata.combining(character) > 0)
+    return "".join(["".join(sorted(group, key=unicodedata.combining) if marked else group) for marked, group in marks])
 
 
 def decode(data: bytes, where: str, offset: int = 0) -> str:
@@ -86,9 +101,17 @@ def read_chunks(path: Path) -> Iterator[str]:
     Raises:
         CharedgeError: it cannot be read, or is not UTF-8 text.
     """
-    name = "stdin" if str(path) == "-" else str(path)
+    return decode_blocks(_read_blocks(path), "stdin" if str(path) == "-" else str(path))
+
+
+def decode_blocks(blocks: Iterable[bytes], name: str) -> Iterator[str]:
+    """The text that some UTF-8 is, block by block, wherever they were cut; `name` is what errors call it.
+
+    Raises:
+        CharedgeError: they are binary, or not UTF-8.
+    """
     offset, waiting = 0, b""  # waiting: the beginning of a character that the next bytes end
-    for data in _read_blocks(path):
+    for data in blocks:
         block = waiting + data
         whole = len(block) - _unfinished(block)
         yield decode(block[:whole], name, offset)
@@ -124,25 +147,44 @@ def _unfinished(data: bytes) -> int:
 def normalized_chunks(chunks: Iterable[str], form: Normalization) -> Iterator[str]:
     """As `normalize`, but piece by piece: what comes out, joined, is what the whole text would give.
 
-    A text is only cut before a character that no normalisation form joins to the one before it.
+    A text is only cut before a character that no normalisation form joins to the one before it; up to there it waits.
     """
-    waiting, at_start = "", True
-    for chunk in chunks:
-        waiting += chunk
-        if at_start and waiting:
-            waiting, at_start = waiting.removeprefix(BYTE_ORDER_MARK), False
-        cut = _last_cut(waiting)
-        if cut:
-            yield _normalize_part(waiting[:cut], form)
-            waiting = waiting[cut:]
+    waiting: list[str] = []
+    for chunk in _without_mark(chunks):
+        cut = _last_cut(waiting[-1][-1] if waiting else "", chunk)
+        if cut is None:
+            waiting.append(chunk)
+            continue
+        piece = "".join((*waiting, chunk[:cut]))
+        waiting = [chunk[cut:]]
+        if piece:
+            yield _normalize_part(piece, form)
     if waiting:
-        yield _normalize_part(waiting, form)
+        yield _normalize_part("".join(waiting), form)
 
 
-def _last_cut(text: str) -> int:
-    """The last place where the text may be cut; 0 if there is none."""
-    for place in range(len(text) - 1, 0, -1):
-        character = text[place]
-        if (character in SAFE_TO_CUT_BEFORE or "\u4e00" <= character <= "\u9fff") and text[place - 1] != "\r":
+def _without_mark(chunks: Iterable[str]) -> Iterator[str]:
+    """The chunks that are not empty, the first of them without a byte order mark."""
+    at_start = True
+    for chunk in chunks:
+        text = chunk.removeprefix(BYTE_ORDER_MARK) if at_start else chunk
+        at_start = at_start and not chunk
+        if text:
+            yield text
+
+
+def _last_cut(before: str, text: str) -> int | None:
+    """The last place where the text may be cut, if there is one; `before` is the character before it."""
+    for place in range(len(text) - 1, -1, -1):
+        if _begins_anew(text[place]) and (text[place - 1] if place else before) != "\r":
             return place
-    return 0
+    return None
+
+
+def _begins_anew(character: str) -> bool:
+    """Whether no form joins or reorders it with what stands before it: not so marks, and letters that close a syllable."""
+    if character < "\u0300":
+        return True
+    first = unicodedata.normalize("NFKD", character)[0]
+    joins = "\u1160" <= first <= "\u11ff" or "\U00016d63" <= first <= "\U00016d6a"  # Hangul; Kirat Rai, from Unicode 16 on
+    return not (joins or unicodedata.category(first).startswith("M"))

@@ -1,17 +1,24 @@
-"""Text to train on: from files, folders, gzip, or a name; cleaned, split, and turned into ids."""
+"""Text to train on: from files, folders, gzip, or a name, one block after the other."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import os
+import stat
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 from ..runtime.errors import CharedgeError
-from ..runtime.text import Normalization, decode, normalize, read_bytes
+from ..runtime.files import write_atomically
+from ..runtime.text import Normalization, decode_blocks, normalized_chunks, unreadable
+
+BLOCK_BYTES = 1 << 20
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -19,66 +26,118 @@ DOWNLOAD_SECONDS = 60
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """A text to train on, normalised, and where it came from."""
+class Source:
+    """One file, or one named corpus, of a text to train on."""
 
-    text: str
-    files: list[str]
-    """The sources as they were given or found."""
+    name: str
+    """As it was given or found."""
+    data: bytes | None = None
+    """The content of a named corpus, which is no file."""
 
     @property
-    def sha256(self) -> str:
-        """Of the normalised text in UTF-8."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+    def compressed(self) -> bool:
+        return self.data is None and self.name.endswith(".gz")
+
+    def status(self) -> os.stat_result | None:
+        """What the system says of the file, if it is one.
+
+        Raises:
+            CharedgeError: it is missing or hidden.
+        """
+        try:
+            return Path(self.name).stat() if self.data is None else None
+        except OSError as error:
+            raise unreadable(Path(self.name), error) from None
+
+    def is_pipe(self) -> bool:
+        """Whether it can be read only once."""
+        status = self.status()
+        return status is not None and not stat.S_ISREG(status.st_mode)
+
+    def size(self) -> int:
+        """In bytes, as it is stored."""
+        status = self.status()
+        return status.st_size if status else len(self.data or b"")
+
+    def open(self) -> BinaryIO:
+        return Path(self.name).open("rb") if self.data is None else BytesIO(self.data)
+
+    def blocks(self) -> Iterator[bytes]:
+        """The content as it is stored.
+
+        Raises:
+            CharedgeError: it cannot be read.
+        """
+        try:
+            with self.open() as file:
+                while block := file.read(BLOCK_BYTES):
+                    yield block
+        except OSError as error:
+            raise unreadable(Path(self.name), error) from None
+
+    def chunks(self, normalization: Normalization, progress: Callable[[int], object] = lambda _: None) -> Iterator[str]:
+        """The text, normalised, piece by piece; joined, it is what the whole text would give.
+
+        Args:
+            normalization: the Unicode form.
+            progress: called with how many stored bytes were read since the last call.
+
+        Raises:
+            CharedgeError: it is missing, unreadable, empty, binary or not UTF-8.
+        """
+        empty = True
+        for chunk in normalized_chunks(decode_blocks(self._uncompressed(progress), self.name), normalization):
+            empty = False
+            yield chunk
+        if empty:
+            raise CharedgeError(f"{self.name} is empty: give a file with text in it.")
+
+    def _uncompressed(self, progress: Callable[[int], object]) -> Iterator[bytes]:
+        if not self.compressed:
+            for block in self.blocks():
+                progress(len(block))
+                yield block
+            return
+        try:
+            with self.open() as stored, gzip.GzipFile(fileobj=stored) as file:
+                place = 0
+                while block := file.read(BLOCK_BYTES):
+                    progress(stored.tell() - place)
+                    place = stored.tell()
+                    yield block
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise CharedgeError(f"{self.name} is no whole gzip file ({error}): copy it again.") from None
+        except OSError as error:
+            raise unreadable(Path(self.name), error) from None
 
 
-def read_corpus(sources: Sequence[str], normalization: Normalization) -> Corpus:
-    """Read text files, folders (their *.txt and *.txt.gz, sorted by path), .gz files and named corpora, one after the other.
+def find_sources(names: Sequence[str]) -> list[Source]:
+    """The files that some files, folders (their *.txt and *.txt.gz, sorted by path) and named corpora stand for, in order.
 
     Raises:
-        CharedgeError: a source is missing, unreadable, empty, binary or not UTF-8.
+        CharedgeError: one is missing, or a named one cannot be downloaded.
     """
-    texts, files = [], []
-    for source in sources:
-        for name, data in _read_source(source):
-            text = normalize(decode(data, name), normalization)
-            if not text:
-                raise CharedgeError(f"{name} is empty: give a file with text in it.")
-            texts.append(text)
-            files.append(name)
-    return Corpus("".join(texts), files)
+    return [source for name in names for source in _find(name)]
 
 
-def split(text: str, validation_split: float) -> tuple[str, str]:
-    """The part that trains, and the part after it that validates: the last `validation_split` of the text."""
-    boundary = int(len(text) * (1 - validation_split))
-    return text[:boundary], text[boundary:]
-
-
-def _read_source(source: str) -> Iterator[tuple[str, bytes]]:
-    """The name and the bytes of each file that a source stands for; what exists on disk goes before a name."""
-    path = Path(source)
+def _find(name: str) -> list[Source]:
+    """What exists on disk goes before a name."""
+    path = Path(name)
     if path.is_dir():
         files = sorted(p for pattern in ("*.txt", "*.txt.gz") for p in path.rglob(pattern) if p.is_file())
         if not files:
             raise CharedgeError(f"{path} holds no *.txt or *.txt.gz: give a folder with text files, or the files themselves.")
-        yield from ((str(file), _read_file(file)) for file in files)
-    elif source in NAMED and not path.exists():
-        yield source, NAMED[source]()
-    elif path.exists() or path.suffix:
-        yield source, _read_file(path)
-    else:
-        raise CharedgeError(f"{source} is no file, folder or named corpus: give a path, or one of {', '.join(NAMED)}.")
+        return [Source(str(file)) for file in files]
+    if name in NAMED and not path.exists():
+        return [Source(name, NAMED[name]())]
+    if path.exists() or path.suffix:
+        return [Source(name)]
+    raise CharedgeError(f"{name} is no file, folder or named corpus: give a path, or one of {', '.join(NAMED)}.")
 
 
-def _read_file(path: Path) -> bytes:
-    data = read_bytes(path)
-    if path.suffix != ".gz":
-        return data
-    try:
-        return gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise CharedgeError(f"{path} is no whole gzip file ({error}): copy it again.") from None
+def cache_folder() -> Path:
+    """Where downloads and encoded corpora are kept; it may not exist yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "charedge"
 
 
 def _python_docs() -> bytes:
@@ -90,7 +149,7 @@ def _python_docs() -> bytes:
 
 def _shakespeare() -> bytes:
     """The plays that char-rnn trained on, downloaded once."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "charedge" / "shakespeare.txt"
+    cache = cache_folder() / "shakespeare.txt"
     if cache.exists() and _sha256(data := cache.read_bytes()) == SHAKESPEARE_SHA256:
         return data
     from urllib.request import urlopen
@@ -105,10 +164,9 @@ def _shakespeare() -> bytes:
         ) from None
     if _sha256(data) != SHAKESPEARE_SHA256:
         raise CharedgeError(f"{SHAKESPEARE_URL} is not the text that it was: give a file of your own.")
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    partial = cache.with_suffix(f".{os.getpid()}")
-    partial.write_bytes(data)
-    partial.replace(cache)
+    with suppress(OSError):  # then it is downloaded again the next time
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(cache, data)
     return data
 
 

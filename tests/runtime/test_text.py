@@ -1,3 +1,6 @@
+import string
+import sys
+import unicodedata
 from itertools import pairwise
 
 import numpy as np
@@ -34,3 +37,24 @@ def test_the_place_of_bad_bytes_is_said(tmp_path, monkeypatch, size, data, match
     (tmp_path / "text.txt").write_bytes(data)
     with pytest.raises(CharedgeError, match=match):
         list(read_chunks(tmp_path / "text.txt"))
+
+
+def test_a_text_is_cut_only_where_no_form_joins_what_it_parts():
+    """The second halves of all that composes, and marks, which may change places, never begin a piece."""
+    everything = [c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c) not in ("Cn", "Co", "Cs")]
+    canonical = [unicodedata.decomposition(character).split() for character in everything]
+    seconds = {chr(int(parts[1], 16)) for parts in canonical if len(parts) == 2 and not parts[0].startswith("<")}
+    seconds |= {chr(point) for point in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))}  # of Hangul, composed by rule
+    joining = {character for character in everything if unicodedata.combining(character)} | seconds
+    wrong = [c for c in everything if text_module._begins_anew(c) and unicodedata.normalize("NFKD", c)[0] in joining]
+    assert wrong == []
+    assert all(map(text_module._begins_anew, string.printable + "éаあア中文한😀"))
+
+
+@pytest.mark.parametrize("form", NORMALIZATIONS)
+def test_a_long_text_that_can_be_cut_nowhere_waits_for_its_end(form):
+    runs = ["\u0315\u0300" * 200, "\u1161" * 500, "\u3099\u0301" * 300, "\u0344\uff9e" * 300, "\u09be\u0327\u0345" * 200]
+    whole = "a" + "".join(runs)
+    pieces = list(normalized_chunks((whole[i : i + 7] for i in range(0, len(whole), 7)), form))
+    assert "".join(pieces) == (whole if form == "none" else unicodedata.normalize(form, whole))
+    assert len(pieces) == 1
