@@ -1,0 +1,35 @@
+"""The model of TensorFlow's text generation tutorial, trained as it is there: `compile` with Adam, then `fit`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+from training import BATCH_SIZE, EMBEDDING_DIM, FIT, VOCABULARY_SIZE, Steps, random_windows
+
+
+class Model(keras.Model):
+    """Token ids [B, T] -> logits [B, T, V]."""
+
+    def __init__(self, units: int) -> None:
+        super().__init__()
+        self.embedding = keras.layers.Embedding(VOCABULARY_SIZE, EMBEDDING_DIM)
+        self.gru = keras.layers.GRU(units, return_sequences=True, return_state=True)
+        self.dense = keras.layers.Dense(VOCABULARY_SIZE)
+
+    def call(self, inputs: Any, states: Any = None, return_state: bool = False, training: bool = False) -> Any:
+        x = self.embedding(inputs, training=training)
+        if states is None:
+            states = self.gru.get_initial_state(tf.shape(x)[0])
+        x, states = self.gru(x, initial_state=states, training=training)
+        x = self.dense(x, training=training)
+        return (x, states) if return_state else x
+
+
+def loops(units: int) -> dict[str, Steps]:
+    windows = random_windows(BATCH_SIZE)
+    batches = tf.data.Dataset.from_tensors((windows[:, :-1], windows[:, 1:])).repeat().prefetch(tf.data.AUTOTUNE)
+    model = Model(units)
+    model.compile(optimizer="adam", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return {FIT: lambda steps: model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)}
