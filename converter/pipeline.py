@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-import typer
 
 from ..runtime.cli import say
 from ..runtime.errors import CharedgeError
 from ..runtime.vocabulary import UNKNOWN_ID, Vocabulary
+from ..trainer.bars import Bars
 from ..trainer.model import EMBEDDING, LOGITS, RECURRENT, layer_weights, load_model
 from ..trainer.run import Config, Run
 from .assembly import Assembled, Source, assemble
@@ -76,32 +73,6 @@ def convert_run(
     reference = reference_logits(model, weights.state_size, ids)
     with Bars() as bars:
         return assemble(weights, vocabulary, source, quantizations, ids, reference, calibration, bars.show)
-
-
-class Bars:
-    """A bar for each stage of the work on a terminal, a line for each elsewhere."""
-
-    def __init__(self) -> None:
-        self._stage = ""
-        self._open = ExitStack()
-        self._bar: Any = None
-
-    def __enter__(self) -> Bars:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._open.close()
-
-    def show(self, stage: str, characters: int, total: int) -> None:
-        if stage != self._stage:
-            self._open.close()
-            if sys.stderr.isatty():
-                self._bar = self._open.enter_context(typer.progressbar(length=total, label=stage, file=sys.stderr))
-            else:
-                say(f"{stage} over {total:,} characters")
-            self._stage = stage
-        if self._bar is not None:
-            self._bar.update(characters - self._bar.pos)
 
 
 def reference_logits(model: keras.Model, state_size: int, ids: np.ndarray) -> Iterator[np.ndarray]:
