@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import numpy as np
 from ..runtime.errors import CharedgeError
 from ..runtime.files import write_atomically
 
-KEPT = 2
+KEPT = 3
+STATE = "state"
 
 
 @dataclass
@@ -31,42 +32,55 @@ class Position:
     """Spent on this epoch's batches."""
 
 
-def save_checkpoint(folder: Path, variables: Sequence[Any], position: Position) -> Path:
-    """Write all variables (model, optimiser and random state) and the position; keep the newest few files.
+def save_checkpoint(folder: Path, variables: Sequence[Any], position: Position, state: np.ndarray | None = None) -> Path:
+    """Write all variables (model, optimiser, averages and random state) and the position; keep the newest few files.
 
     Args:
         folder: the run's `checkpoints`.
         variables: Keras variables, always in the same order.
         position: where the training is.
+        state: float32 [B, S] that the next batch goes on from.
+
+    Raises:
+        CharedgeError: it cannot be written; the checkpoints before it stay.
     """
     arrays: dict[str, Any] = {str(i): variable.value.numpy() for i, variable in enumerate(variables)}
     arrays["position"] = np.array(json.dumps(asdict(position)))
+    if state is not None:
+        arrays[STATE] = state
     content = io.BytesIO()
     np.savez(content, **arrays)
     path = folder / f"epoch-{position.epoch:05d}-step-{position.step:07d}.npz"
-    write_atomically(path, content.getvalue())
-    for old in sorted(folder.glob("epoch-*.npz"))[:-KEPT]:
-        old.unlink()
+    try:
+        write_atomically(path, content.getvalue())
+        for old in sorted(folder.glob("epoch-*.npz"))[:-KEPT]:
+            old.unlink()
+    except OSError as error:
+        raise CharedgeError(f"{path} cannot be written ({error.strerror}): make room, then go on with --resume.") from None
     return path
 
 
-def restore_checkpoint(folder: Path, variables: Sequence[Any]) -> Position:
-    """Put the newest checkpoint's values into the variables.
+def restore_checkpoint(folder: Path, variables: Sequence[Any], warn: Callable[[str], object]) -> tuple[Position, np.ndarray | None]:
+    """Put the newest checkpoint's values into the variables; one that is damaged is skipped with a warning.
+
+    Returns:
+        Where the training was, and the state that its next batch goes on from, if it is carried.
 
     Raises:
         CharedgeError: there is no checkpoint, or it is of another model.
     """
-    files = sorted(folder.glob("epoch-*.npz"))
-    if not files:
-        raise CharedgeError(f"{folder} has no checkpoint to resume from: train anew with --overwrite.")
-    try:
-        with np.load(files[-1]) as content:
-            values = [content[str(i)] for i in range(len(variables))]
-            position = Position(**json.loads(str(content["position"])))
-    except Exception as error:  # numpy, zipfile and json each have their own
-        raise CharedgeError(f"{files[-1]} is damaged ({error}): delete it to resume from the one before.") from None
-    for variable, value in zip(variables, values, strict=True):
-        if tuple(variable.shape) != value.shape:
-            raise CharedgeError(f"{files[-1]} is of another model: train anew with --overwrite.")
-        variable.assign(value)
-    return position
+    for path in sorted(folder.glob("epoch-*.npz"), reverse=True):
+        try:
+            with np.load(path) as content:
+                values = [content[str(i)] for i in range(len(variables))]
+                position = Position(**json.loads(str(content["position"])))
+                state = content.get(STATE)
+        except Exception as error:  # numpy, zipfile and json each have their own
+            warn(f"{path} is damaged ({error}); the checkpoint before it is used.")
+            continue
+        if [tuple(variable.shape) for variable in variables] != [value.shape for value in values]:
+            raise CharedgeError(f"{path} is of another model: train anew with --overwrite.")
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        return position, state
+    raise CharedgeError(f"{folder} has no checkpoint to resume from: train anew with --overwrite.")

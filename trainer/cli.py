@@ -1,4 +1,4 @@
-"""`charedge train` and `charedge evaluate`. TensorFlow is imported when a command runs, not before."""
+"""`charedge train`, `finetune` and `evaluate`. TensorFlow is imported when a command runs, not before."""
 
 from __future__ import annotations
 
@@ -6,110 +6,274 @@ import math
 import platform
 import shutil
 import time
-from dataclasses import asdict, replace
-from importlib.metadata import version
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, fields, replace
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..runtime.cli import JSON, PLAIN, print_json, require_tensorflow, say
 from ..runtime.errors import CharedgeError, InvalidOption
 from ..runtime.scoring import to_bits
-from ..runtime.text import NORMALIZATIONS, Normalization, normalize, read_text
+from ..runtime.text import NORMALIZATIONS, Normalization, normalize, read_bytes, read_text
 from ..runtime.vocabulary import UNKNOWN_ID, Vocabulary
-from .corpus import Corpus, read_corpus, split
-from .run import Cell, Config, Run
+from .bars import Bars
+from .cluster import is_chief
+from .encoding import Encoded, encode_corpus
+from .lock import locked
+from .memory import require_memory
+from .presets import DEFAULT, PRESETS
+from .run import CALIBRATION_CHARACTERS, MAX_HELD_OUT_CHARACTERS, Config, Run
+
+if TYPE_CHECKING:
+    import numpy as np
 
 app = typer.Typer(**PLAIN)
 
-CELLS = ("gru", "lstm")
+SHOWN_BYTES = 50_000_000
 QUANTIZATIONS = ("int4",)
-PRECISIONS = ("auto", "float32", "mixed_bfloat16")
+PROTOCOLS = ("carried", "windows", "last-character")
+CHOICES: dict[str, tuple[str, ...]] = {
+    "cell": ("gru", "lstm"),
+    "batching": ("carried", "shuffled"),
+    "learning_rate_decay": ("cosine", "none"),
+    "normalization": NORMALIZATIONS,
+    "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
+    "preset": tuple(PRESETS),
+}
+WHOLE: dict[str, tuple[int, int]] = {
+    "layers": (1, 64),
+    "units": (1, 65_536),
+    "embedding_dim": (1, 65_536),
+    "epochs": (1, 1_000_000),
+    "batch_size": (1, 1_000_000),
+    "sequence_length": (1, 1_000_000),
+    "warmup": (0, 1_000_000_000),
+    "patience": (0, 1_000_000),
+    "min_count": (1, 1_000_000_000),
+    "seed": (0, 2**32 - 1),
+}
+"""The least and the most of options that are whole numbers; a model file has bounds, too."""
+SHARES = ("dropout", "output_dropout", "embedding_dropout", "weight_drop", "average")
+RESUMABLE = {"epochs", "corpus", "output", "resume", "checkpoint_minutes", "quiet", "json_log"}
+"""What may be given with --resume whatever the run was begun with."""
+SHAPE = ("cell", "layers", "units", "embedding_dim")
+RUN_FILES = (
+    "model.keras",
+    "history.csv",
+    "curves.png",
+    "events.out.tfevents.*",
+    "vocabulary.txt",
+    "held_out.txt",
+    "calibration.txt",
+    "config.json",
+)
+
 RUN = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by `charedge train`.", show_default=False)]
-MAY_DIFFER = {"epochs", "versions", "ended"}
+OUTPUT = Annotated[Path, typer.Option(metavar="RUN", help="The folder for the run.")]
+CHECKPOINT_MINUTES = Annotated[float, typer.Option(help="How long an epoch may go on without a checkpoint.")]
+QUIET = Annotated[bool, typer.Option("--quiet", help="Show warnings and the result alone.")]
+JSON_LOG = Annotated[Path | None, typer.Option(metavar="FILE", help="Add a JSON object a line about the progress.")]
 
 
 @app.command()
 def train(
     ctx: typer.Context,
-    output: Annotated[Path, typer.Option(metavar="RUN", help="The folder for the run.")],
+    output: OUTPUT,
     corpus: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="CORPUS...", help="Text files, folders, .gz, or a name: python-docs, shakespeare.", show_default=False
         ),
     ] = None,
-    cell: Annotated[str, typer.Option(metavar="gru|lstm", help="The recurrent cell.")] = "gru",
-    units: Annotated[int, typer.Option(help="Units of each recurrent layer.")] = 512,
-    layers: Annotated[int, typer.Option(help="Recurrent layers.")] = 1,
-    embedding_dim: Annotated[int, typer.Option(help="Dimensions of a character's embedding.")] = 256,
-    dropout: Annotated[float, typer.Option(help="Dropout on each recurrent layer's output.")] = 0.0,
-    epochs: Annotated[int, typer.Option(help="Passes over the text.")] = 10,
-    batch_size: Annotated[int, typer.Option(help="Windows in a batch, over all devices.")] = 64,
-    sequence_length: Annotated[int, typer.Option(help="Characters in a window.")] = 100,
-    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 0.002,
-    validation_split: Annotated[float, typer.Option(help="How much of the text, from its end, is held out.")] = 0.1,
-    normalization: Annotated[str, typer.Option(metavar="|".join(NORMALIZATIONS), help="Unicode form of the text.")] = "NFC",
-    precision: Annotated[str, typer.Option(metavar="|".join(PRECISIONS), help="auto takes what the hardware is best at.")] = "auto",
+    preset: Annotated[str, typer.Option(metavar="|".join(PRESETS), help="What holds where no option says otherwise.")] = DEFAULT,
+    cell: Annotated[str | None, typer.Option(metavar="gru|lstm", help="The recurrent cell.")] = None,
+    units: Annotated[int | None, typer.Option(help="Units of each recurrent layer.")] = None,
+    layers: Annotated[int | None, typer.Option(help="Recurrent layers.")] = None,
+    embedding_dim: Annotated[int | None, typer.Option(help="Dimensions of a character's embedding.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Dropout on each recurrent layer's output.")] = None,
+    output_dropout: Annotated[float | None, typer.Option(help="On the last layer's, in place of --dropout.")] = None,
+    embedding_dropout: Annotated[float | None, typer.Option(help="Dropout on the embeddings.")] = None,
+    weight_drop: Annotated[float | None, typer.Option(help="Dropout on the recurrent matrices.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW; 0 is Adam.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the text.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Windows in a batch, over all devices.")] = None,
+    sequence_length: Annotated[int | None, typer.Option(help="Characters in a window.")] = None,
+    batching: Annotated[
+        str | None, typer.Option(metavar="carried|shuffled", help="Streams with the state carried, or windows in random order.")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of Adam, at its highest.")] = None,
+    learning_rate_decay: Annotated[str | None, typer.Option(metavar="cosine|none", help="How it falls over all epochs.")] = None,
+    warmup: Annotated[int | None, typer.Option(help="Steps in which it rises.")] = None,
+    clip_norm: Annotated[float | None, typer.Option(help="The largest norm of the gradients; 0 leaves them.")] = None,
+    average: Annotated[float | None, typer.Option(help="What the weights' moving average keeps each step; 0 is none.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Epochs without a better validation before the end; 0 is all.")] = None,
+    validation_split: Annotated[float | None, typer.Option(help="How much of the text, from its end, is held out.")] = None,
+    normalization: Annotated[str | None, typer.Option(metavar="|".join(NORMALIZATIONS), help="Unicode form of the text.")] = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A vocabulary.txt; other characters are left out.")
+    ] = None,
+    min_count: Annotated[int | None, typer.Option(help="Rarer characters become [UNK].")] = None,
+    init_from: Annotated[Path | None, typer.Option(metavar="RUN", help="Begin with the weights of another run.")] = None,
+    precision: Annotated[
+        str, typer.Option(metavar="|".join(CHOICES["precision"]), help="auto takes what the hardware is best at.")
+    ] = "auto",
     seed: Annotated[int, typer.Option(help="Of weights, order and dropout.")] = 1,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder; only --epochs may differ.")] = False,
+    checkpoint_minutes: CHECKPOINT_MINUTES = 10.0,
+    quiet: QUIET = False,
+    json_log: JSON_LOG = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the folder; only --epochs may be raised.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
 ) -> None:
     """Train a character model on text."""
-    _check_choice("--cell", cell, CELLS)
-    _check_choice("--normalization", normalization, NORMALIZATIONS)
-    _check_choice("--precision", precision, PRECISIONS)
-    for option, value in (
-        ("--units", units),
-        ("--layers", layers),
-        ("--embedding-dim", embedding_dim),
-        ("--epochs", epochs),
-        ("--batch-size", batch_size),
-        ("--sequence-length", sequence_length),
-    ):
-        _check(value >= 1, option, value, "a whole number from 1 up")
-    _check(0 <= seed < 2**32, "--seed", seed, "a whole number from 0 to 4294967295")
-    _check(0 <= dropout < 1, "--dropout", dropout, "from 0 to below 1")
-    _check(0 < validation_split < 1, "--validation-split", validation_split, "between 0 and 1")
-    _check(math.isfinite(learning_rate) and learning_rate > 0, "--learning-rate", learning_rate, "a number above 0")
+    given = {name: value for name, value in ctx.params.items() if "COMMANDLINE" in str(ctx.get_parameter_source(name))}
+    _check_options(given)
     if resume and overwrite:
         raise InvalidOption("--resume and --overwrite cannot both be given: choose one.")
     run = Run(output)
+    show = {"checkpoint_minutes": checkpoint_minutes, "quiet": quiet, "json_log": json_log}
     if resume:
-        given = {name for name in ctx.params if "COMMANDLINE" in str(ctx.get_parameter_source(name))}
-        recorded = run.config()
-        options = {
-            name: value for name, value in ctx.params.items() if name in given and name in asdict(recorded) and name != "corpus"
-        }
-        config = _resumed(recorded, options, run)
-        sources = corpus or config.corpus["sources"]
-    else:
-        if not corpus:
-            raise InvalidOption("CORPUS is missing: give text files, folders, or a name such as python-docs.")
+        config = _resumed(run, given)
+        fixed = run.vocabulary() if config.fixed_vocabulary else None
+        encoded = _same_text(run, config, corpus, fixed)
+        _train(run, config, encoded, resume=True, **show)
+        return
+    if not corpus:
+        raise InvalidOption("CORPUS is missing: give text files, folders, or a name such as python-docs.")
+    if is_chief():
         _check_new(run, overwrite)
-        sources = corpus
-        config = Config(
-            cell=cast("Cell", cell),
-            layers=layers,
-            units=units,
-            embedding_dim=embedding_dim,
-            dropout=dropout,
-            sequence_length=sequence_length,
-            batch_size=batch_size,
-            epochs=epochs,
-            learning_rate=learning_rate,
-            validation_split=validation_split,
-            normalization=cast("Normalization", normalization),
-            unknown="skip",
-            seed=seed,
-            precision=precision,
-            corpus={},
-            versions=_versions(),
+    names = {field.name for field in fields(Config)}
+    values = {**PRESETS[preset], "precision": precision, "seed": seed, **{k: v for k, v in given.items() if k in names}}
+    if init_from is not None:
+        values.update(_shape_of(Run(init_from), given))
+    fixed = None if vocabulary is None else Vocabulary.parse(read_bytes(vocabulary), str(vocabulary))
+    encoded = _encode(corpus, values["normalization"], fixed, values["min_count"])
+    if init_from is not None and fixed is None:
+        known = Run(init_from).vocabulary()
+        fixed = Vocabulary.of([*known.tokens[1:], *encoded.vocabulary.tokens[1:]])
+        encoded = _encode(corpus, values["normalization"], fixed, 1)
+    values.update(
+        preset=preset,
+        unknown=encoded.unknown,
+        fixed_vocabulary=fixed is not None,
+        initialized_from=None if init_from is None else str(init_from),
+        corpus=_record(corpus, encoded),
+        versions=_versions(),
+    )
+    weights = None if init_from is None else _transferred(Run(init_from), encoded.vocabulary)
+    _train(run, Config(**values), encoded, weights=weights, **show)
+
+
+def _encode(sources: list[str], normalization: Normalization, vocabulary: Vocabulary | None, min_count: int) -> Encoded:
+    """A corpus as ids, with a bar if it takes long enough to look at one."""
+    with Bars("bytes") as bars:
+
+        def show(done: int, total: int) -> None:
+            if total > SHOWN_BYTES:
+                bars.show("encoding", done, total)
+
+        return encode_corpus(sources, normalization, vocabulary, min_count, show)
+
+
+def _check_options(given: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        InvalidOption: an option has a value that cannot be.
+    """
+    for name, value in given.items():
+        option = f"--{name.replace('_', '-')}"
+        if name in CHOICES:
+            _check(value in CHOICES[name], option, value, f"one of {', '.join(CHOICES[name])}")
+        elif name in WHOLE:
+            low, high = WHOLE[name]
+            _check(low <= value <= high, option, value, f"a whole number from {low} to {high}")
+        elif name in SHARES:
+            _check(0 <= value < 1, option, value, "from 0 to below 1")
+        elif name == "validation_split":
+            _check(0 < value < 1, option, value, "between 0 and 1")
+        elif name in ("learning_rate", "checkpoint_minutes"):
+            _check(math.isfinite(value) and value > 0, option, value, "a number above 0")
+        elif name in ("clip_norm", "weight_decay"):
+            _check(math.isfinite(value) and value >= 0, option, value, "a number from 0 up")
+
+
+def _resumed(run: Run, given: Mapping[str, Any]) -> Config:
+    """The recorded configuration with more epochs, if that is all that the options change.
+
+    Raises:
+        CharedgeError: they change something else.
+    """
+    recorded = run.config()
+    values = {**asdict(recorded), "init_from": recorded.initialized_from}
+    different = {
+        name: value
+        for name, value in given.items()
+        if name not in RESUMABLE and str(value) != str(values.get(name)) and (name, value) != ("precision", "auto")
+    }
+    if different:
+        shown = ", ".join(f"--{name.replace('_', '-')} {value} (was {values.get(name)})" for name, value in different.items())
+        raise CharedgeError(f"{run.path} was begun with other options: {shown}; leave them out, or train anew with --overwrite.")
+    epochs = given.get("epochs", recorded.epochs)
+    if epochs < recorded.epochs:
+        raise CharedgeError(
+            f"--epochs {epochs} is less than the {recorded.epochs} that {run.path} was begun with: give more, or none."
         )
-    text = _read_again(run, config, sources) if resume else read_corpus(sources, config.normalization)
-    record = {"sources": list(sources), "files": text.files, "characters": len(text.text), "sha256": text.sha256}
-    _train(run, replace(config, corpus=record), text, resume)
+    return replace(recorded, epochs=epochs)
+
+
+def _same_text(run: Run, config: Config, sources: list[str] | None, fixed: Vocabulary | None) -> Encoded:
+    """The corpus of a run, from where it was read, or from where it is now.
+
+    Raises:
+        CharedgeError: it is another text.
+    """
+    encoded = _encode(sources or config.corpus["sources"], config.normalization, fixed, config.min_count)
+    if encoded.sha256 != config.corpus["sha256"]:
+        raise CharedgeError(
+            f"the corpus is not the one that {run.path} was trained on ({encoded.characters:,} characters now, "
+            f"{config.corpus['characters']:,} then, or others): give the same text, or train anew with --overwrite."
+        )
+    return encoded
+
+
+def _record(sources: list[str], encoded: Encoded) -> dict[str, Any]:
+    """What config.json says of the text."""
+    return {
+        "sources": list(sources),
+        "files": encoded.files,
+        "characters": encoded.characters,
+        "sha256": encoded.sha256,
+        "skipped": encoded.skipped,
+    }
+
+
+def _shape_of(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The network of the run to begin with.
+
+    Raises:
+        InvalidOption: the options ask for another one.
+    """
+    config = run.config()
+    for name in SHAPE:
+        if name in given and given[name] != getattr(config, name):
+            raise InvalidOption(
+                f"--{name.replace('_', '-')} {given[name]} is not what {run.path} has ({getattr(config, name)}): leave it out."
+            )
+    return {name: getattr(config, name) for name in SHAPE}
+
+
+def _transferred(run: Run, vocabulary: Vocabulary) -> list[np.ndarray]:
+    """A run's weights for another vocabulary: rows of characters that it knows are kept, others begin at random."""
+    require_tensorflow("train", "train")
+    from .model import load_model, transferred_weights
+
+    return transferred_weights(load_model(run), run.config(), run.vocabulary(), vocabulary)
 
 
 @app.command()
@@ -125,79 +289,94 @@ def finetune(
     ] = "int4",
     epochs: Annotated[int, typer.Option(help="Passes over the text.")] = 1,
     learning_rate: Annotated[float, typer.Option(help="Of Adam, at the beginning; it falls to 0.")] = 0.0003,
+    checkpoint_minutes: CHECKPOINT_MINUTES = 10.0,
+    quiet: QUIET = False,
+    json_log: JSON_LOG = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
 ) -> None:
     """Train a finished run a little more with its weights rounded as the file will have them."""
-    _check_choice("--quantization-aware", quantization_aware, QUANTIZATIONS)
-    _check(epochs >= 1, "--epochs", epochs, "a whole number from 1 up")
-    _check(math.isfinite(learning_rate) and learning_rate > 0, "--learning-rate", learning_rate, "a number above 0")
+    _check(quantization_aware in QUANTIZATIONS, "--quantization-aware", quantization_aware, f"one of {', '.join(QUANTIZATIONS)}")
+    _check_options({"epochs": epochs, "learning_rate": learning_rate, "checkpoint_minutes": checkpoint_minutes})
     finished, tuned = Run(run), Run(output)
     recorded = finished.config()
     if output.resolve() == run.resolve():
         raise InvalidOption(f"--output {output} is the run itself: give a new folder.")
-    _check_new(tuned, overwrite)
+    if is_chief():
+        _check_new(tuned, overwrite)
+    vocabulary = finished.vocabulary()
+    encoded = _same_text(finished, recorded, corpus, vocabulary if recorded.fixed_vocabulary else None)
     config = replace(
         recorded,
         epochs=epochs,
         learning_rate=learning_rate,
         learning_rate_decay="cosine",
-        quantization_aware=cast("Literal['int4']", quantization_aware),
+        warmup=0,
+        patience=0,
+        average=0.0,
+        quantization_aware="int4",
+        initialized_from=str(run),
         versions=_versions(),
         ended=None,
     )
-    text = _read_again(finished, recorded, corpus)
-    require_tensorflow("finetune", "train")
-    from .model import load_model
-
-    _train(tuned, config, text, resume=False, weights=load_model(finished).get_weights())
+    weights = _transferred(finished, vocabulary)
+    show = {"checkpoint_minutes": checkpoint_minutes, "quiet": quiet, "json_log": json_log}
+    _train(tuned, config, encoded, weights=weights, **show)
 
 
-def _read_again(run: Run, config: Config, sources: list[str] | None) -> Corpus:
-    """The corpus of a run, from where it was read, or from where it is now.
-
-    Raises:
-        CharedgeError: it is another text.
-    """
-    corpus = read_corpus(sources or config.corpus["sources"], config.normalization)
-    if corpus.sha256 != config.corpus["sha256"]:
+def _train(
+    run: Run,
+    config: Config,
+    encoded: Encoded,
+    *,
+    checkpoint_minutes: float,
+    quiet: bool,
+    json_log: Path | None,
+    resume: bool = False,
+    weights: list[np.ndarray] | None = None,
+) -> None:
+    """Train on a corpus that was encoded, from random weights, these, or a checkpoint, and say how it went."""
+    vocabulary, ids = encoded.vocabulary, encoded.ids
+    boundary = int(len(ids) * (1 - config.validation_split))
+    if len(ids) - boundary < 2:
         raise CharedgeError(
-            f"the corpus is not the one that {run.path} was trained on ({len(corpus.text):,} characters now, "
-            f"{config.corpus['characters']:,} then, or others): give the same text, or train anew with --overwrite."
-        )
-    return corpus
-
-
-def _train(run: Run, config: Config, corpus: Corpus, resume: bool, weights: list[Any] | None = None) -> None:
-    """Train on a corpus that was read, from random weights or these, and say how it went."""
-    train_text, held_out = split(corpus.text, config.validation_split)
-    vocabulary = Vocabulary.of(corpus.text)
-    if len(held_out) < 2:
-        raise CharedgeError(
-            f"--validation-split {config.validation_split:g} of {len(corpus.text):,} characters leaves nothing to validate on: "
+            f"--validation-split {config.validation_split:g} of {len(ids):,} characters leaves nothing to validate on: "
             "give a longer text or a larger share."
         )
     require_tensorflow("train", "train")
-    from .loop import Training, resolve_precision
+    from .devices import has_gpu, resolve_precision
+    from .loop import Data, Training
+    from .progress import Progress
 
+    if not has_gpu():
+        shape = config.cell, config.layers, config.units, config.embedding_dim
+        batch_size = min(config.batch_size, boundary // config.sequence_length)
+        require_memory(len(vocabulary), *shape, batch_size, config.sequence_length, ema=bool(config.average))
     config = replace(config, precision=resolve_precision(config.precision))
-    training = Training(run, config, vocabulary, vocabulary.encode(train_text), vocabulary.encode(held_out))
-    if resume:
-        training.resume()
-        run.write_config(config)
-    else:
-        _remove_run(run)
-        try:
-            run.create(config, vocabulary, train_text, held_out)
-        except OSError as error:
-            raise CharedgeError(f"--output {run.path} cannot be written ({error.strerror}): choose another folder.") from None
-        if weights:
+    data = Data(vocabulary, ids.part(0, boundary), ids.part(boundary, len(ids)))
+    with locked(run.path) if is_chief() else nullcontext():
+        training = Training(run, config, data, checkpoint_minutes * 60)
+        progress = Progress(config.epochs, training.batches.steps, quiet or not training.writes, json_log)
+        if resume:
+            training.resume(progress.warn)
+            if training.writes:
+                run.write_config(config)
+        elif training.writes:
+            _remove_run(run)
+            train_text = ids.text(max(0, boundary - CALIBRATION_CHARACTERS), boundary)
+            run.create(config, vocabulary, train_text, ids.text(boundary, min(len(ids), boundary + MAX_HELD_OUT_CHARACTERS)))
+        if weights is not None:
             training.start_from(weights)
-    model = f"{config.cell.upper()} {config.layers} x {config.units}"
-    say(
-        f"{len(corpus.text):,} characters, {len(vocabulary) - 1} distinct; {model}, {training.model.count_params():,} parameters; "
-        f"{config.precision} on {training.strategy.num_replicas_in_sync} device(s)"
-    )
-    history = training.train()
+        model = f"{config.cell.upper()} {config.layers} x {config.units}"
+        progress.say(
+            f"{encoded.characters:,} characters, {len(vocabulary) - 1} distinct; {model}, {training.model.count_params():,} "
+            f"parameters; {config.precision} on {training.strategy.num_replicas_in_sync} device(s)"
+        )
+        history = training.train(progress)
+    if training.writes:
+        _say_result(run, model, history)
+
+
+def _say_result(run: Run, model: str, history: list[Any]) -> None:
     best = min(history, key=lambda epoch: epoch.validation_nats_per_character)
     nats = best.validation_nats_per_character
     print(
@@ -205,25 +384,6 @@ def _train(run: Run, config: Config, corpus: Corpus, resume: bool, weights: list
         f"validation {nats:.4f} nats ({to_bits(nats):.4f} bits)/character"
     )
     print(f"next: charedge convert {run.path} --output {run.path.name}.tflite")
-
-
-def _resumed(recorded: Config, options: dict[str, object], run: Run) -> Config:
-    """The recorded configuration with more epochs, if that is all that the options change."""
-    values = asdict(recorded)
-    different = {
-        name: value
-        for name, value in options.items()
-        if name not in MAY_DIFFER and value != values[name] and (name, value) != ("precision", "auto")
-    }
-    if different:
-        shown = ", ".join(f"--{name.replace('_', '-')} {value} (was {values[name]})" for name, value in different.items())
-        raise CharedgeError(f"{run.path} was begun with other options: {shown}; leave them out, or train anew with --overwrite.")
-    epochs = options.get("epochs", recorded.epochs)
-    if int(str(epochs)) < recorded.epochs:
-        raise CharedgeError(
-            f"--epochs {epochs} is less than the {recorded.epochs} that {run.path} was begun with: give more, or none."
-        )
-    return replace(recorded, epochs=int(str(epochs)))
 
 
 def _check_new(run: Run, overwrite: bool) -> None:
@@ -237,7 +397,7 @@ def _check_new(run: Run, overwrite: bool) -> None:
         raise CharedgeError(
             f"{run.path} already holds a run: go on with --resume, replace it with --overwrite, or choose another --output."
         )
-    if run.path.is_dir() and not run.exists() and any(run.path.iterdir()):
+    if run.path.is_dir() and not run.exists() and any(path.name != ".lock" for path in run.path.iterdir()):
         raise CharedgeError(f"--output {run.path} holds other files: choose a new folder.")
 
 
@@ -246,16 +406,7 @@ def _remove_run(run: Run) -> None:
     if not run.exists():
         return
     shutil.rmtree(run.checkpoints, ignore_errors=True)
-    for pattern in (
-        "model.keras",
-        "history.csv",
-        "curves.png",
-        "events.out.tfevents.*",
-        "vocabulary.txt",
-        "held_out.txt",
-        "calibration.txt",
-        "config.json",
-    ):
+    for pattern in RUN_FILES:
         for path in run.path.glob(pattern):
             path.unlink()
 
@@ -266,8 +417,6 @@ def _versions() -> dict[str, str]:
 
 
 def _installed(name: str) -> bool:
-    from importlib.metadata import PackageNotFoundError
-
     try:
         version(name)
     except PackageNotFoundError:
@@ -280,44 +429,66 @@ def _check(fine: bool, option: str, value: object, expected: str) -> None:
         raise InvalidOption(f"{option} {value} must be {expected}.")
 
 
-def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    _check(value in choices, option, value, f"one of {', '.join(choices)}")
-
-
 @app.command()
 def evaluate(
     run: RUN,
     file: Annotated[Path | None, typer.Argument(help="A text; - is stdin.  [default: the run's held-out text]")] = None,
+    protocol: Annotated[
+        str, typer.Option(metavar="|".join(PROTOCOLS), help="The state carried, windows from zero, or only what follows each.")
+    ] = "carried",
+    window: Annotated[int | None, typer.Option(help="Characters of a window.  [default: 256; last-character 100]")] = None,
+    stride: Annotated[int, typer.Option(help="How far a last-character window begins after the one before.")] = 1,
     as_json: JSON = False,
 ) -> None:
-    """Measure how well a run's best weights predict a text, the state carried through it."""
+    """Measure how well a run's best weights predict a text."""
+    _check(protocol in PROTOCOLS, "--protocol", protocol, f"one of {', '.join(PROTOCOLS)}")
+    _check(window is None or (protocol != "carried" and window >= 1), "--window", window, "from 1 up, and of windows")
+    _check(
+        stride == 1 or (protocol == "last-character" and stride >= 1), "--stride", stride, "from 1 up, of last-character windows"
+    )
     require_tensorflow("evaluate", "train")
     folder = Run(run)
-    config, vocabulary = folder.config(), folder.vocabulary()
-    text = folder.held_out() if file is None else normalize(read_text(file), config.normalization)
-    ids = vocabulary.encode(text)
+    config = folder.config()
+    ids, skipped = _known_ids(folder, config, file)
+    from .evaluation import evaluate_by
+    from .model import load_model, state_size
+
+    size = state_size(config.cell, config.layers, config.units)
+    start = time.perf_counter()
+    with Bars("windows") as bars:
+        result = evaluate_by(protocol, load_model(folder), size, ids, window, stride, partial(bars.show, "evaluating"))
+    seconds = time.perf_counter() - start
+    if as_json:
+        print_json(
+            {
+                "nats_per_character": result.nats_per_character,
+                "bits_per_character": to_bits(result.nats_per_character),
+                "characters": len(ids),
+                "skipped_characters": skipped,
+                "predictions": result.predictions,
+                "protocol": protocol,
+                "characters_per_second": round(result.predictions / seconds, 1),
+            }
+        )
+        return
+    nats = result.nats_per_character
+    counted = "" if protocol == "carried" else f", {result.predictions:,} predictions by {protocol}"
+    figures = f"{nats:.4f} nats/character, {to_bits(nats):.4f} bits/character"
+    print(f"{figures} over {len(ids):,} characters ({skipped:,} skipped){counted}")
+
+
+def _known_ids(run: Run, config: Config, file: Path | None) -> tuple[np.ndarray, int]:
+    """The ids of a text, or of what the run held out, and how many characters were left out.
+
+    Raises:
+        CharedgeError: there is nothing to predict.
+    """
+    text = run.held_out() if file is None else normalize(read_text(file), config.normalization)
+    ids = run.vocabulary().encode(text)
     skipped = int((ids == UNKNOWN_ID).sum()) if config.unknown == "skip" else 0
     if skipped:
         say(f"warning: {skipped:,} characters are not in the vocabulary; they are left out.")
         ids = ids[ids != UNKNOWN_ID]
     if len(ids) < 2:
-        raise CharedgeError(f"{file or run} has fewer than two characters that the model knows: give a longer text.")
-    from .evaluation import chunk_loss, evaluate_ids
-    from .model import load_model, state_size
-
-    model = load_model(folder)
-    start = time.perf_counter()
-    nats = evaluate_ids(chunk_loss(model), state_size(config.cell, config.layers, config.units), ids)
-    seconds = time.perf_counter() - start
-    if as_json:
-        print_json(
-            {
-                "nats_per_character": nats,
-                "bits_per_character": to_bits(nats),
-                "characters": len(ids),
-                "skipped_characters": skipped,
-                "characters_per_second": round(len(ids) / seconds, 1),
-            }
-        )
-    else:
-        print(f"{nats:.4f} nats/character, {to_bits(nats):.4f} bits/character over {len(ids):,} characters ({skipped:,} skipped)")
+        raise CharedgeError(f"{file or run.path} has fewer than two characters that the model knows: give a longer text.")
+    return ids, skipped

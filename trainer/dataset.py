@@ -1,43 +1,90 @@
-"""Windows of token ids, shuffled anew each epoch."""
+"""Batches of token ids for an epoch, in an order that depends on the seed and the epoch alone: training can go on from any step."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..runtime.errors import CharedgeError
 
 
-class Windows:
-    """Cuts ids into windows of `sequence_length` + 1: all but the last id are input, all but the first are targets.
+class Ids(Protocol):
+    """Token ids, in memory or on disk."""
 
-    The order of an epoch depends on the seed and the epoch alone, so that training can go on from any step of it.
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+
+class Windows:
+    """Shuffled windows: the ids cut into pieces of `sequence_length` + 1; all but the last id are input, all but the first targets.
+
+    Each epoch cuts at another offset and deals its windows in another order, each to be read from a zero state.
     """
 
-    def __init__(self, ids: np.ndarray, sequence_length: int, batch_size: int, seed: int) -> None:
+    carried = False
+
+    def __init__(self, ids: Ids, sequence_length: int, batch_size: int, seed: int) -> None:
         """
         Raises:
             CharedgeError: there are fewer ids than one window needs.
         """
+        _require_window(ids, sequence_length)
         self._ids, self._length, self._seed = ids, sequence_length, seed
         self.windows = (len(ids) - 1) // sequence_length
-        if self.windows < 1:
-            raise CharedgeError(
-                f"the text has {len(ids)} characters to train on, and one window needs {sequence_length + 1}: "
-                "give a longer text or a smaller --sequence-length."
-            )
         self.batch_size = min(batch_size, self.windows)
-
-    @property
-    def steps(self) -> int:
-        """How many batches an epoch has; the windows that fill no batch wait for another epoch's order."""
-        return self.windows // self.batch_size
+        self.steps = self.windows // self.batch_size
+        """Batches in an epoch; the windows that fill none wait for another epoch's order."""
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[np.ndarray]:
         """The batches of an epoch from some step on: int32 [batch_size, sequence_length + 1]."""
-        order = np.random.default_rng([self._seed, epoch]).permutation(self.windows)
-        offsets = np.arange(self._length + 1)
+        random = np.random.default_rng([self._seed, epoch])
+        order = random.permutation(self.windows)
+        offset = random.integers(len(self._ids) - self.windows * self._length)
         for step in range(first_step, self.steps):
-            starts = order[step * self.batch_size : (step + 1) * self.batch_size] * self._length
-            yield self._ids[starts[:, None] + offsets].astype(np.int32)
+            starts = offset + order[step * self.batch_size : (step + 1) * self.batch_size] * self._length
+            yield _windows(self._ids, starts, self._length)
+
+
+class Streams:
+    """Contiguous streams: a batch's rows go on where the one before it ended, so that the state can be carried between them.
+
+    Truncated back-propagation through time; each epoch begins at another offset, so that windows begin elsewhere.
+    """
+
+    carried = True
+
+    def __init__(self, ids: Ids, sequence_length: int, batch_size: int, seed: int) -> None:
+        """
+        Raises:
+            CharedgeError: there are fewer ids than one window needs.
+        """
+        _require_window(ids, sequence_length)
+        self._ids, self._length, self._seed = ids, sequence_length, seed
+        self.batch_size = min(batch_size, (len(ids) - 1) // sequence_length)
+        self.steps = max(1, (len(ids) - 1 - sequence_length) // (self.batch_size * sequence_length))
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[np.ndarray]:
+        """The batches of an epoch from some step on: int32 [batch_size, sequence_length + 1]."""
+        stream = self.steps * self._length
+        offset = np.random.default_rng([self._seed, epoch]).integers(len(self._ids) - self.batch_size * stream)
+        starts = offset + np.arange(self.batch_size) * stream
+        for step in range(first_step, self.steps):
+            yield _windows(self._ids, starts + step * self._length, self._length)
+
+
+BATCHINGS = {"shuffled": Windows, "carried": Streams}
+
+
+def _require_window(ids: Ids, sequence_length: int) -> None:
+    if len(ids) <= sequence_length:
+        raise CharedgeError(
+            f"the text has {len(ids)} characters to train on, and one window needs {sequence_length + 1}: "
+            "give a longer text or a smaller --sequence-length."
+        )
+
+
+def _windows(ids: Ids, starts: np.ndarray, length: int) -> np.ndarray:
+    return ids[starts[:, None] + np.arange(length + 1)].astype(np.int32)

@@ -1,11 +1,12 @@
-"""Training: the compiled step, the epochs around it, and what each of them leaves in the run folder."""
+"""Training: the epochs around the compiled step, and what each of them leaves in the run folder."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, NoReturn
 
@@ -13,17 +14,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..runtime.errors import CharedgeError
+from ..runtime.errors import CharedgeError, InvalidOption
 from ..runtime.interrupts import Interrupted, Request, deferred_interrupts
 from ..runtime.sampling import Sampler, Sampling, random_rows
 from ..runtime.scoring import to_bits
 from ..runtime.vocabulary import Vocabulary
 from .checkpoints import Position, restore_checkpoint, save_checkpoint
+from .cluster import is_chief, workers
 from .curves import draw_curves
-from .dataset import Windows
+from .dataset import BATCHINGS, Ids
+from .devices import choose_strategy, deal
 from .evaluation import chunk_loss, evaluate_ids
-from .fake_quantization import call_quantized
-from .model import build_model, state_size
+from .fast_recurrence import FAST_LAYERS
+from .model import LAYERS, build_model, save_model, state_size
+from .optimization import build_optimizer, compile_train_step, schedule_of
 from .progress import Progress
 from .run import Config, Epoch, Run
 
@@ -31,68 +35,118 @@ VALIDATION_STREAMS = 64
 STREAM_CHARACTERS = 500  # the fewest that a validation stream should have
 SAMPLE_LENGTH = 200
 UNTRAINED_TOLERANCE = 0.1  # of ln V
+STOP, SAVE = 0, 1  # what a worker asks the others for
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a training reads."""
+
+    vocabulary: Vocabulary
+    train: Ids
+    validation: Ids
 
 
 class Training:
     """One run's model, optimiser and data, ready to go from any position."""
 
-    def __init__(self, run: Run, config: Config, vocabulary: Vocabulary, train_ids: np.ndarray, validation_ids: np.ndarray) -> None:
-        self.run, self.config, self.vocabulary = run, config, vocabulary
-        self.windows = Windows(train_ids, config.sequence_length, config.batch_size, config.seed)
-        self.validation_ids = validation_ids
-        self.state_size = state_size(config.cell, config.layers, config.units)
+    def __init__(self, run: Run, config: Config, data: Data, checkpoint_seconds: float = math.inf) -> None:
+        """
+        Args:
+            run: where it is kept.
+            config: what to do, the precision resolved.
+            data: the ids to train and to validate on.
+            checkpoint_seconds: how long an epoch may go on without a checkpoint.
+
+        Raises:
+            InvalidOption: the batch cannot be shared out among the devices.
+            CharedgeError: the text is shorter than a window.
+        """
+        self.run, self.config, self.data, self.checkpoint_seconds = run, config, data, checkpoint_seconds
+        self.strategy = choose_strategy()
+        self.writes = is_chief()
+        self.batches = BATCHINGS[config.batching](data.train, config.sequence_length, self._batch_size(), config.seed)
+        self.schedule = schedule_of(config, self.batches.steps)
+        self.size = state_size(config.cell, config.layers, config.units)
         keras.utils.set_random_seed(config.seed)
         keras.config.set_dtype_policy(config.precision)
-        self.strategy = choose_strategy()
+        on_gpu = bool(tf.config.list_logical_devices("GPU"))
         with self.strategy.scope():
-            self.model = build_model(
-                len(vocabulary), config.cell, config.layers, config.units, config.embedding_dim, config.dropout
-            )
-            self.optimizer = keras.optimizers.Adam(self._learning_rate())
-            self.optimizer.build(self.model.trainable_variables)
-        self.train_step = self._compile_train_step()
+            cudnn, layers = (True, LAYERS) if on_gpu else ("auto", FAST_LAYERS)
+            self.model = build_model(len(data.vocabulary), config, config.precision, cudnn, layers)
+            self.seeds = keras.random.SeedGenerator(config.seed)
+            self.optimizer = build_optimizer(self.model, config, self.schedule)
+        arguments = (self.model, self.optimizer, config, self.batches.batch_size, self.seeds, self.strategy)
+        self.train_step = compile_train_step(*arguments)
         self.chunk = chunk_loss(self.model)
         self.position = Position()
+        self.state = self._zero_state()
         self.trained = False  # the weights are random
         self.history: list[Epoch] = []
 
+    def _batch_size(self) -> int:
+        """The configured one, or what the text has windows for."""
+        replicas, windows = self.strategy.num_replicas_in_sync, (len(self.data.train) - 1) // self.config.sequence_length
+        if self.config.batch_size % replicas:
+            raise InvalidOption(f"--batch-size {self.config.batch_size} cannot be shared by {replicas} devices: give a multiple.")
+        return min(self.config.batch_size, max(windows // replicas, 1) * replicas)
+
+    def _zero_state(self) -> Any:
+        return deal(self.strategy, np.zeros((self.batches.batch_size, self.size), np.float32))
+
     @property
-    def variables(self) -> list[keras.Variable]:
-        """All that changes as training goes on: weights, random state, the optimiser's moments."""
-        return [*self.model.variables, *self.optimizer.variables]
+    def variables(self) -> list[Any]:
+        """All that changes as training goes on: weights, random state, the optimiser's moments and averages."""
+        return [*self.model.variables, *self.optimizer.variables, self.seeds.state]
 
     def start_from(self, weights: list[np.ndarray]) -> None:
         """Begin with the weights of another run, kept in a first checkpoint."""
         self.model.set_weights(weights)
-        self.run.checkpoints.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(self.run.checkpoints, self.variables, self.position)
+        for average, variable in zip(self._averages(), self.model.trainable_variables, strict=False):
+            average.assign(variable.value)
+        if self.writes:
+            self.run.checkpoints.mkdir(parents=True, exist_ok=True)
+            save_checkpoint(self.run.checkpoints, self.variables, self.position)
         self.trained = True
 
-    def resume(self) -> None:
+    def resume(self, warn: Callable[[str], object]) -> None:
         """Go back to the newest checkpoint."""
-        self.position = restore_checkpoint(self.run.checkpoints, self.variables)
+        self.position, state = restore_checkpoint(self.run.checkpoints, self.variables, warn)
+        if state is not None:
+            self.state = deal(self.strategy, state)
         self.history = self.run.history()[: self.position.epoch]
         self.trained = True
 
-    def train(self) -> list[Epoch]:
-        """Train up to the last epoch of the configuration.
+    def train(self, progress: Progress) -> list[Epoch]:
+        """Train up to the last epoch of the configuration, or until patience ends.
 
         Returns:
             Every epoch's figures.
 
         Raises:
-            CharedgeError: the loss is no number any more.
+            CharedgeError: the loss is no number any more, or another worker is gone.
             Interrupted: SIGINT or SIGTERM came; a checkpoint was saved after the step under way.
         """
-        with Progress(self.config.epochs, self.windows.steps) as progress, deferred_interrupts() as request:
-            if not self.trained:
-                self._check_untrained(progress)
-            while self.position.epoch < self.config.epochs:
-                self._train_epoch(progress, request)
-                self._end_epoch(progress)
-                if request.number is not None:
-                    self._stop(progress, request.number)
+        with progress, deferred_interrupts() as request:
+            try:
+                if not self.trained:
+                    self._check_untrained(progress)
+                while self.position.epoch < self.config.epochs and not self._patience_ended():
+                    self._train_epoch(progress, request)
+                    self._end_epoch(progress)
+                    if request.number is not None:
+                        self._stop(progress, request.number)
+            except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError) as error:
+                if workers() == 1:
+                    raise
+                raise CharedgeError(
+                    f"another worker is gone ({str(error).splitlines()[0][:200]}): start all of them again with --resume."
+                ) from None
         return self.history
+
+    def _patience_ended(self) -> bool:
+        losses = [epoch.validation_nats_per_character for epoch in self.history]
+        return bool(self.config.patience and losses) and len(losses) - 1 - int(np.argmin(losses)) >= self.config.patience
 
     def _stop(self, progress: Progress, number: int) -> NoReturn:
         """End in the middle of a training, which a checkpoint holds."""
@@ -101,158 +155,137 @@ class Training:
         progress.say(f"stopped after {where} and saved; go on with: charedge train --resume --output {self.run.path}")
         raise Interrupted(number)
 
-    def _learning_rate(self) -> Any:
-        rate, steps = self.config.learning_rate, self.windows.steps * self.config.epochs
-        return keras.optimizers.schedules.CosineDecay(rate, steps) if self.config.learning_rate_decay == "cosine" else rate
-
-    def _learning_rate_at(self, step: int) -> float:
-        rate = self._learning_rate()
-        return float(rate if isinstance(rate, float) else rate(step))
-
-    def _compile_train_step(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        """A compiled function from a batch of windows [B, T + 1] to its mean loss in nats, that updates the weights."""
-        predictions = self.windows.batch_size * self.config.sequence_length
-        config, model, optimizer, strategy = self.config, self.model, self.optimizer, self.strategy
-
-        def replica_step(windows: tf.Tensor) -> tf.Tensor:
-            tokens, targets = windows[:, :-1], windows[:, 1:]
-            state = tf.zeros((tf.shape(windows)[0], self.state_size))
-            with tf.GradientTape() as tape:
-                inputs = {"tokens": tokens, "state": state}
-                outputs = call_quantized(model, inputs, config) if config.quantization_aware else model(inputs, training=True)
-                logits = outputs["logits"]
-                nats = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
-                loss = tf.reduce_sum(nats) / predictions  # of the global batch, so that the replicas' gradients add up
-            optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
-            return loss
-
-        # Without XLA: it makes float32 twice as slow on some CPUs and bfloat16 on all, and keeps the cuDNN kernels away on a GPU.
-        @tf.function
-        def train_step(windows: tf.Tensor) -> tf.Tensor:
-            return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(replica_step, args=(windows,)), axis=None)
-
-        return train_step
-
-    def _batches(self) -> tf.data.Dataset:
-        """The batches that the epoch still has, drawn ahead in the background and dealt to the replicas."""
-        spec = tf.TensorSpec((self.windows.batch_size, self.config.sequence_length + 1), tf.int32)
-        position = self.position
-        dataset = tf.data.Dataset.from_generator(lambda: self.windows.epoch(position.epoch, position.step), output_signature=spec)
-        return self.strategy.experimental_distribute_dataset(dataset.prefetch(tf.data.AUTOTUNE))
-
     def _check_untrained(self, progress: Progress) -> None:
         """Before the first step every token is about as likely as another; a loss far from ln V means a broken set-up."""
-        window = next(self.windows.epoch(0))
-        nats, _ = self.chunk(tf.constant(window[:, :-1]), tf.constant(window[:, 1:]), tf.zeros((len(window), self.state_size)))
-        loss, expected = float(nats) / window[:, 1:].size, math.log(len(self.vocabulary))
-        progress.say(f"untrained loss {loss:.4f} nats, ln({len(self.vocabulary)}) = {expected:.4f}")
+        window = next(self.batches.epoch(0))
+        nats, _ = self.chunk(tf.constant(window[:, :-1]), tf.constant(window[:, 1:]), tf.zeros((len(window), self.size)))
+        loss, expected = float(nats) / window[:, 1:].size, math.log(len(self.data.vocabulary))
+        progress.say(f"untrained loss {loss:.4f} nats, ln({len(self.data.vocabulary)}) = {expected:.4f}")
         if not abs(loss - expected) <= UNTRAINED_TOLERANCE * expected:
-            progress.say("warning: an untrained model's loss should be about ln(vocabulary); check the installation of TensorFlow.")
+            progress.warn("an untrained model's loss should be about ln(vocabulary); check the installation of TensorFlow.")
 
     def _train_epoch(self, progress: Progress, request: Request) -> None:
-        position = self.position
+        position, steps = self.position, self.batches.steps
         progress.start_epoch(position.epoch + 1, position.step)
-        characters = self.windows.batch_size * self.config.sequence_length
-        seconds = 0.0  # of the steps done here, without the first, which compiles
-        for number, batch in enumerate(self._batches()):
+        characters = self.batches.batch_size * self.config.sequence_length
+        saved, seconds = time.monotonic(), 0.0  # of the steps done here, without the first, which compiles
+        for number, windows in enumerate(self.batches.epoch(position.epoch, position.step)):
             start = time.perf_counter()
-            loss = float(self.train_step(batch))
+            asks = [0.0, 0.0]
+            asks[STOP], asks[SAVE] = float(request.number is not None), float(time.monotonic() - saved > self.checkpoint_seconds)
+            loss, self.state, asked = self.train_step(deal(self.strategy, windows), self.state, tf.constant(asks))
+            loss, asked = float(loss), asked.numpy()
             took = time.perf_counter() - start
             if not math.isfinite(loss):
-                raise CharedgeError(
-                    f"the loss became {loss} in epoch {position.epoch + 1}: train again with a smaller --learning-rate than "
-                    f"{self.config.learning_rate:g}; {self.run.model} keeps the best weights so far."
-                )
+                self._explain_divergence(loss)
             position.step += 1
             position.loss_sum += loss
             position.seconds += took
             seconds += took if number else 0.0
             per_step = seconds / number if number else took
-            steps_left = (self.config.epochs - position.epoch) * self.windows.steps - position.step
-            progress.update(
-                position.epoch + 1, position.step, position.loss_sum / position.step, characters / per_step, per_step * steps_left
-            )
-            if request.number is not None:
-                save_checkpoint(self.run.checkpoints, self.variables, position)
-                self._stop(progress, request.number)
+            steps_left = (self.config.epochs - position.epoch) * steps - position.step
+            mean = position.loss_sum / position.step
+            rate = float(self.schedule(position.epoch * steps + position.step))
+            progress.update(position.epoch + 1, position.step, mean, characters / per_step, per_step * steps_left, rate)
+            if asked.any() and position.step < steps:  # every worker sees the same, and takes part
+                self._save()
+                saved = time.monotonic()
+                if asked[STOP]:
+                    self._stop(progress, request.number or 15)
+
+    def _explain_divergence(self, loss: float) -> NoReturn:
+        best = f"{self.run.model} keeps the best weights so far" if self.run.model.exists() else "no epoch was finished"
+        raise CharedgeError(
+            f"the loss became {loss} in epoch {self.position.epoch + 1}: train again with a smaller --learning-rate than "
+            f"{self.config.learning_rate:g}, or a smaller --clip-norm; {best}."
+        )
+
+    def _save(self) -> None:
+        """A checkpoint; the state is gathered from all workers, one of which writes."""
+        carried = self.batches.carried and self.position.step > 0
+        state = self.strategy.gather(self.state, axis=0).numpy() if carried else None
+        if self.writes:
+            save_checkpoint(self.run.checkpoints, self.variables, self.position, state)
 
     def _end_epoch(self, progress: Progress) -> None:
         """Validate, keep the weights if they are the best, and save: first what is read by others, last the checkpoint."""
         position = self.position
-        streams = max(1, min(VALIDATION_STREAMS, len(self.validation_ids) // STREAM_CHARACTERS))
-        validation = evaluate_ids(self.chunk, self.state_size, self.validation_ids, streams)
         best = min((epoch.validation_nats_per_character for epoch in self.history), default=math.inf)
-        epoch = Epoch(
+        with self._averaged():
+            epoch = self._measured_epoch()
+            self.history.append(epoch)
+            if self.writes:
+                self._write_results(epoch, is_best=epoch.validation_nats_per_character < best)
+            sample = self.sample()
+        self.position = Position(epoch=position.epoch + 1)
+        self.state = self._zero_state()
+        self._save()
+        progress.end_epoch(epoch, best=epoch.validation_nats_per_character < best)
+        progress.say(f"  {sample!r}")
+
+    def _measured_epoch(self) -> Epoch:
+        position, validation = self.position, self.data.validation
+        streams = max(1, min(VALIDATION_STREAMS, len(validation) // STREAM_CHARACTERS))
+        return Epoch(
             epoch=position.epoch + 1,
             train_nats_per_character=position.loss_sum / position.step,
-            validation_nats_per_character=validation,
-            characters_per_second=position.step * self.windows.batch_size * self.config.sequence_length / position.seconds,
-            learning_rate=self._learning_rate_at(self.windows.steps * (position.epoch + 1)),
+            validation_nats_per_character=evaluate_ids(self.chunk, self.size, validation, streams),
+            characters_per_second=position.step * self.batches.batch_size * self.config.sequence_length / position.seconds,
+            learning_rate=float(self.schedule((position.epoch + 1) * self.batches.steps)),
             seconds=position.seconds,
         )
-        self.history.append(epoch)
-        speed = f"{epoch.characters_per_second / 1000:,.1f} k chars/s  {epoch.seconds:.0f} s"
-        progress.say(
-            f"epoch {epoch.epoch}/{self.config.epochs}  train {epoch.train_nats_per_character:.4f}  "
-            f"validation {validation:.4f} nats ({to_bits(validation):.4f} bits)/char  {speed}"
-            f"{'  (best so far)' if validation < best else ''}"
-        )
-        if validation < best:
-            partial = self.run.path / f".best.{self.run.model.name}"
-            self.model.save(partial)
-            partial.replace(self.run.model)
-        self.run.write_history(self.history)
-        self._write_events(epoch)
-        draw_curves(self.history, self.run.path / "curves.png")
-        self.run.write_config(replace(self.config, ended=datetime.now(timezone.utc).isoformat(timespec="seconds")))
-        self.position = Position(epoch=epoch.epoch)
-        save_checkpoint(self.run.checkpoints, self.variables, self.position)
-        progress.say(f"  {self.sample()!r}")
+
+    def _write_results(self, epoch: Epoch, is_best: bool) -> None:
+        try:
+            if is_best:
+                save_model(self.model.get_weights(), len(self.data.vocabulary), self.config, self.run.model)
+            self.run.write_history(self.history)
+            self._write_events(epoch)
+            draw_curves(self.history, self.run.path / "curves.png")
+            self.run.write_config(replace(self.config, ended=datetime.now(timezone.utc).isoformat(timespec="seconds")))
+        except (OSError, tf.errors.OpError) as error:
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise CharedgeError(f"{self.run.path} cannot be written ({reason}): make room, then go on with --resume.") from None
 
     def _write_events(self, epoch: Epoch) -> None:
         with tf.summary.create_file_writer(str(self.run.path)).as_default(step=epoch.epoch):
             tf.summary.scalar("train_nats_per_character", epoch.train_nats_per_character)
             tf.summary.scalar("validation_nats_per_character", epoch.validation_nats_per_character)
+            tf.summary.scalar("validation_bits_per_character", to_bits(epoch.validation_nats_per_character))
             tf.summary.scalar("characters_per_second", epoch.characters_per_second)
+            tf.summary.scalar("learning_rate", epoch.learning_rate)
+
+    def _averages(self) -> list[Any]:
+        """The optimiser's moving averages of the trainable weights, if there are any."""
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        return optimizer._model_variables_moving_average if self.config.average else []
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The model with the averages in place of the weights."""
+        variables, averages = self.model.trainable_variables, self._averages()
+        weights = [variable.value.numpy() for variable in variables] if averages else []
+        for variable, average in zip(variables, averages, strict=False):
+            variable.assign(average.value.numpy())
+        try:
+            yield
+        finally:
+            for variable, weight in zip(variables, weights, strict=False):
+                variable.assign(weight)
 
     def sample(self) -> str:
         """A little text from the weights as they are now, the same draws every time."""
         sampling = Sampling()
-        sampler = Sampler(sampling, sampling.bias(self.vocabulary), random_rows(self.config.seed, 1), [])
-        token, state = self.validation_ids[:1].astype(np.int32), tf.zeros((1, self.state_size))
+        sampler = Sampler(sampling, sampling.bias(self.data.vocabulary), random_rows(self.config.seed, 1), [])
+        token, state = self.data.validation[np.zeros(1, int)].astype(np.int32), tf.zeros((1, self.size))
         ids = []
         for _ in range(SAMPLE_LENGTH):
             logits, state = self._one_step(tf.constant(token[:, None]), state)
             token = sampler(logits.numpy()[:, 0])
             ids.append(int(token[0]))
-        return self.vocabulary.decode(ids)
+        return self.data.vocabulary.decode(ids)
 
     @tf.function(reduce_retracing=True)
     def _one_step(self, tokens: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         outputs = self.model({"tokens": tokens, "state": state}, training=False)
         return outputs["logits"], tf.cast(outputs["state"], tf.float32)
-
-
-def choose_strategy() -> tf.distribute.Strategy:
-    """All GPUs of this machine, or the one device there is."""
-    return tf.distribute.MirroredStrategy() if len(tf.config.list_logical_devices("GPU")) > 1 else tf.distribute.get_strategy()
-
-
-def resolve_precision(precision: str) -> str:
-    """The Keras dtype policy that `auto` means here: bfloat16 where the hardware multiplies it, else float32."""
-    if precision != "auto":
-        return precision
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
-        return "mixed_bfloat16" if capability >= (8, 0) else "float32"
-    return "mixed_bfloat16" if _cpu_has_bfloat16() else "float32"
-
-
-def _cpu_has_bfloat16() -> bool:
-    try:
-        with open("/proc/cpuinfo") as file:  # noqa: PTH123
-            flags = next((line for line in file if line.startswith(("flags", "Features"))), "").split()
-    except OSError:
-        return False
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)

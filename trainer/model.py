@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -9,6 +11,7 @@ import numpy as np
 
 from ..runtime.errors import CharedgeError
 from ..runtime.package import STATES_PER_LAYER
+from ..runtime.vocabulary import Vocabulary
 from .run import Cell, Config, Run
 
 EMBEDDING, RECURRENT, LOGITS = "embedding", "recurrent_{}", "logits"
@@ -21,28 +24,42 @@ def state_size(cell: Cell, layers: int, units: int) -> int:
     return STATES_PER_LAYER[cell] * layers * units
 
 
-def build_model(vocabulary_size: int, cell: Cell, layers: int, units: int, embedding_dim: int, dropout: float) -> keras.Model:
+def build_model(
+    vocabulary_size: int, config: Config, dtype: str = "float32", cudnn: bool | str = "auto", layers: Mapping[str, Any] = LAYERS
+) -> keras.Model:
     """Embedding -> recurrent layers -> Dense, in Keras' own layers alone, so that plain Keras can load the file.
+
+    Args:
+        vocabulary_size: V.
+        config: the shape and the dropouts.
+        dtype: a Keras dtype policy; state and logits are float32 in any.
+        cudnn: True on a GPU, so that Keras may not fall back to its own loop in silence.
+        layers: the class of a recurrent layer for each cell.
 
     Returns:
         A model from {"tokens": int32 [B, T], "state": float32 [B, S]} to {"logits": float32 [B, T, V], "state": [B, S]}.
     """
-    size = state_size(cell, layers, units)
+    size, per_layer = state_size(config.cell, config.layers, config.units), STATES_PER_LAYER[config.cell]
     tokens = keras.Input((None,), dtype="int32", name="tokens")
     state = keras.Input((size,), dtype="float32", name="state")
-    parts: Any = keras.ops.split(state, size // units, axis=1) if size > units else [state]  # each [B, units]
-    x = keras.layers.Embedding(vocabulary_size, embedding_dim, name=EMBEDDING)(tokens)  # [B, T, embedding_dim]
+    parts: Any = keras.ops.split(state, size // config.units, axis=1) if size > config.units else [state]  # each [B, units]
+    x = keras.layers.Embedding(vocabulary_size, config.embedding_dim, dtype=dtype, name=EMBEDDING)(tokens)  # [B, T, embedding_dim]
+    x = _dropout(x, config.embedding_dropout, dtype, "embedding_dropout")
     after = []
-    for i in range(layers):
-        before = parts[i * STATES_PER_LAYER[cell] : (i + 1) * STATES_PER_LAYER[cell]]
-        layer = LAYERS[cell](units, return_sequences=True, return_state=True, name=RECURRENT.format(i))
-        x, *states = layer(x, initial_state=before)  # x [B, T, units]
+    for i in range(config.layers):
+        options: dict[str, Any] = {"use_cudnn": cudnn, "dtype": dtype, "name": RECURRENT.format(i)}
+        layer = layers[config.cell](config.units, return_sequences=True, return_state=True, **options)
+        x, *states = layer(x, initial_state=parts[i * per_layer : (i + 1) * per_layer])  # x [B, T, units]
         after += states
-        if dropout:
-            x = keras.layers.Dropout(dropout, name=f"dropout_{i}")(x)
+        last = i == config.layers - 1 and config.output_dropout is not None
+        x = _dropout(x, config.output_dropout if last else config.dropout, dtype, f"dropout_{i}")
     logits = keras.layers.Dense(vocabulary_size, dtype="float32", name=LOGITS)(x)  # [B, T, V]
     state_after = keras.ops.concatenate(after, axis=1) if len(after) > 1 else after[0]
     return keras.Model({"tokens": tokens, "state": state}, {"logits": logits, "state": state_after}, name="charedge")
+
+
+def _dropout(x: Any, rate: float | None, dtype: str, name: str) -> Any:
+    return keras.layers.Dropout(rate, dtype=dtype, name=name)(x) if rate else x
 
 
 def weight_shapes(vocabulary_size: int, config: Config) -> list[tuple[int, ...]]:
@@ -52,6 +69,19 @@ def weight_shapes(vocabulary_size: int, config: Config) -> list[tuple[int, ...]]
         inputs, columns = config.units if i else config.embedding_dim, GATES[config.cell] * config.units
         shapes += [(inputs, columns), (config.units, columns), (2, columns) if config.cell == "gru" else (columns,)]
     return [*shapes, (config.units, vocabulary_size), (vocabulary_size,)]
+
+
+def save_model(weights: Sequence[np.ndarray], vocabulary_size: int, config: Config, path: Path) -> None:
+    """Write weights as a model that computes in float32 on any machine, whatever they were trained in.
+
+    Raises:
+        OSError: the file cannot be written; what was there stays.
+    """
+    model = build_model(vocabulary_size, config)
+    model.set_weights(list(weights))
+    partial = path.with_name(f".partial.{path.name}")
+    model.save(partial)
+    partial.replace(path)
 
 
 def load_model(run: Run) -> keras.Model:
@@ -70,10 +100,32 @@ def load_model(run: Run) -> keras.Model:
         raise CharedgeError(f"{run.model} cannot be loaded ({reason}): copy it again, or train again.") from None
     if [w.shape for w in trained.get_weights()] != weight_shapes(len(vocabulary), config):  # before memory is taken for them
         raise CharedgeError(f"{run.path} disagrees with itself (vocabulary.txt, config.json and {run.model.name}): train again.")
-    keras.config.set_dtype_policy("float32")
-    model = build_model(len(vocabulary), config.cell, config.layers, config.units, config.embedding_dim, config.dropout)
+    model = build_model(len(vocabulary), config)
     model.set_weights(trained.get_weights())
     return model
+
+
+def transferred_weights(model: keras.Model, config: Config, old: Vocabulary, new: Vocabulary) -> list[np.ndarray]:
+    """A model's weights for another vocabulary.
+
+    Args:
+        model: from `load_model`, with `old`.
+        config: its shape.
+        old: the V tokens that it knows.
+        new: the W tokens that the weights are for.
+
+    Returns:
+        As `weight_shapes(W, config)`; what belongs to a token that both have is kept, the rest is that of a new model.
+    """
+    weights = [np.array(weight) for weight in build_model(len(new), config).get_weights()]
+    known = {token: i for i, token in enumerate(old.tokens)}
+    pairs = np.array([(i, known[token]) for i, token in enumerate(new.tokens) if token in known])
+    here, there = pairs.T
+    trained = model.get_weights()
+    weights[0][here] = trained[0][there]
+    weights[1:-2] = trained[1:-2]
+    weights[-2][:, here], weights[-1][here] = trained[-2][:, there], trained[-1][there]
+    return weights
 
 
 def layer_weights(model: keras.Model, name: str) -> list[np.ndarray]:

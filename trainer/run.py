@@ -61,6 +61,30 @@ class Config:
     versions: dict[str, str]
     learning_rate_decay: Literal["none", "cosine"] = "none"
     """Over all epochs: none, or along half a cosine to zero."""
+    warmup: int = 0
+    """Steps in which the learning rate rises from 0."""
+    weight_decay: float = 0.0
+    """Of AdamW, on matrices and not on biases."""
+    clip_norm: float = 0.0
+    """The largest norm of all gradients together; 0 leaves them."""
+    average: float = 0.0
+    """What the exponential moving average of the weights keeps at each step; 0 is none."""
+    patience: int = 0
+    """Epochs without a better validation loss before training ends; 0 is no limit."""
+    embedding_dropout: float = 0.0
+    output_dropout: float | None = None
+    """On the last recurrent layer's output, in place of `dropout`."""
+    weight_drop: float = 0.0
+    """Dropout on the recurrent matrices, drawn once for each window (Merity et al. 2017)."""
+    batching: Literal["shuffled", "carried"] = "shuffled"
+    """Windows in random order from zero states, or streams through the text with the state carried from window to window."""
+    min_count: int = 1
+    """Characters that are rarer are `[UNK]`."""
+    fixed_vocabulary: bool = False
+    """The characters were given, and others in the text are left out."""
+    initialized_from: str | None = None
+    """The run whose weights were the first."""
+    preset: str | None = None
     quantization_aware: Literal["int4"] | None = None
     """What the recurrent weights are rounded to while they are trained."""
     ended: str | None = None

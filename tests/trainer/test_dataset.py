@@ -1,7 +1,9 @@
+import itertools
+
 import numpy as np
 import pytest
 from charedge.runtime import CharedgeError
-from charedge.trainer.dataset import Windows
+from charedge.trainer.dataset import Streams, Windows
 
 
 def test_an_epoch_deals_every_window_once():
@@ -40,3 +42,41 @@ def test_a_short_text_makes_a_small_batch():
 def test_a_text_shorter_than_a_window_is_refused():
     with pytest.raises(CharedgeError, match=r"100 characters.*needs 101"):
         Windows(np.arange(100), 100, 64, seed=1)
+
+
+def test_each_epoch_cuts_elsewhere():
+    windows = Windows(np.arange(1005), sequence_length=10, batch_size=10, seed=1)
+    firsts = [min(int(row[0]) for batch in windows.epoch(epoch) for row in batch) for epoch in range(20)]
+    assert set(firsts) == {0, 1, 2, 3, 4}
+
+
+def test_a_stream_goes_on_where_its_last_window_ended():
+    streams = Streams(np.arange(1000), sequence_length=10, batch_size=4, seed=1)
+    batches = list(streams.epoch(0))
+    assert len(batches) == streams.steps == 24
+    for before, after in itertools.pairwise(batches):
+        np.testing.assert_array_equal(before[:, -1], after[:, 0])
+    assert all((np.diff(batch) == 1).all() for batch in batches)
+    inputs = [int(i) for batch in batches for row in batch for i in row[:-1]]
+    assert len(set(inputs)) == len(inputs) == 960
+
+
+def test_streams_begin_at_another_offset_each_epoch():
+    streams = Streams(np.arange(1000), 10, 4, seed=1)
+    firsts = {int(next(streams.epoch(epoch))[0, 0]) for epoch in range(50)}
+    assert len(firsts) > 10
+    assert int(next(streams.epoch(3))[0, 0]) == int(next(Streams(np.arange(1000), 10, 4, seed=1).epoch(3))[0, 0])
+
+
+def test_streams_can_go_on_from_any_step():
+    streams = Streams(np.arange(1000), 10, 4, seed=2)
+    np.testing.assert_array_equal(list(streams.epoch(1, first_step=7)), list(streams.epoch(1))[7:])
+
+
+@pytest.mark.parametrize("length", [11, 12, 25, 79])
+def test_streams_of_a_short_text_stay_within_it(length):
+    streams = Streams(np.arange(length), 10, 64, seed=1)
+    for epoch in range(30):
+        for batch in streams.epoch(epoch):
+            assert batch.shape == (streams.batch_size, 11)
+            assert batch.max() < length

@@ -223,3 +223,128 @@ def test_evaluate_refuses_what_is_no_run(charedge, tmp_path):
     for path in (tmp_path, tmp_path / "missing"):
         result = charedge("evaluate", path)
         assert (result.status, "run folder" in result.stderr) == (1, True)
+
+
+KILLED = """
+import os, signal, sys
+from charedge.trainer import checkpoints
+
+save, left = checkpoints.save_checkpoint, int(sys.argv[1])
+
+def killed(*arguments):
+    global left
+    path = save(*arguments)
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path
+
+checkpoints.save_checkpoint = killed
+from charedge.runtime.cli import run
+sys.exit(run(sys.argv[2:]))
+"""
+
+
+def test_kill_9_loses_nothing_but_what_no_checkpoint_holds(train, corpus, process, tmp_path):
+    run, options = tmp_path / "run", (*TINY, "--dropout", "0.2", "--checkpoint-minutes", "0.0001")
+    command = [sys.executable, "-c", KILLED, "3", "train"]
+    first = subprocess.run([*command, corpus, "--output", run, *options], capture_output=True, check=False)
+    assert first.returncode == -signal.SIGKILL
+    assert "-step-0000000" not in sorted((run / "checkpoints").iterdir())[-1].name  # it was in the middle of an epoch
+    (run / "checkpoints" / ".epoch-00000-step-0000099.npz.999999999").write_bytes(b"half")
+    again = ["--output", run, "--resume", "--checkpoint-minutes", "0.0001"]
+    second = subprocess.run([*command, *again], capture_output=True, check=False)
+    assert second.returncode == -signal.SIGKILL
+    assert process("train", "--output", run, "--resume").returncode == 0
+    expected, found = last_checkpoint(train("--dropout", "0.2").path), last_checkpoint(run)
+    assert all((expected[key] == found[key]).all() for key in expected if key != "position")
+
+
+def test_a_damaged_checkpoint_is_skipped(train, corpus, process, tmp_path):
+    run = tmp_path / "run"
+    assert process("train", corpus, "--output", run, *TINY, "--epochs", "1").returncode == 0
+    newest = run / "checkpoints" / "epoch-00001-step-0000007.npz"
+    newest.write_bytes(sorted((run / "checkpoints").iterdir())[-1].read_bytes()[:5000])
+    result = process("train", "--output", run, "--resume", "--epochs", "2", "--quiet")
+    assert result.returncode == 0
+    assert result.stderr.count("warning") == 1
+    assert "is damaged" in result.stderr
+
+
+def test_a_loss_that_is_no_number_stops_with_the_best_weights_kept(corpus, process, tmp_path):
+    run = tmp_path / "run"
+    options = ("--learning-rate", "1e38", "--clip-norm", "0", "--warmup", "0")
+    result = process("train", corpus, "--output", run, *TINY, *options)
+    assert (result.returncode, "Traceback" in result.stderr) == (1, False)
+    assert "--learning-rate" in result.stderr
+    assert not (run / "model.keras").exists()
+
+
+FULL = """
+import resource, sys
+from charedge.runtime.cli import run
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+sys.exit(run(sys.argv[2:]))
+"""
+
+
+def test_a_full_disk_is_an_error_that_keeps_the_run(train, corpus, process, tmp_path):
+    run = tmp_path / "run"
+    assert process("train", corpus, "--output", run, *TINY, "--epochs", "1").returncode == 0
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file() and "events" not in path.name}
+    arguments = [sys.executable, "-c", FULL, "20000", "train", "--output", str(run), "--resume", "--epochs", "3"]
+    result = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert (result.returncode, "Traceback" in result.stderr) == (1, False), result.stderr
+    assert "make room" in result.stderr
+    assert (run / "model.keras").read_bytes() == before["model.keras"]
+    assert process("train", "--output", run, "--resume").returncode == 0
+    assert process("evaluate", run).returncode == 0
+
+
+def test_two_trainings_into_one_folder_are_refused(corpus, start, charedge, tmp_path):
+    run = tmp_path / "run"
+    with start("train", corpus, "--output", run, *TINY, "--epochs", "500", text=True) as training:
+        assert any("epoch 1/" in line for line in training.stderr)
+        result = charedge("train", "--output", run, "--resume")
+        assert (result.status, f"process {training.pid}" in result.stderr) == (1, True), result.stderr
+        training.kill()
+    assert process_is_free(run, charedge)
+
+
+def process_is_free(run, charedge):
+    """A lock of a dead process is none."""
+    from charedge.trainer.lock import locked
+
+    with locked(run):
+        return True
+
+
+def test_quiet_prints_the_result_alone(train):
+    result = train("--quiet")
+    assert result.stderr == ""
+    assert result.stdout.count("\n") == 2
+
+
+def test_a_log_has_a_line_an_epoch(train, tmp_path):
+    result = train("--json-log", str(tmp_path / "log.jsonl"))
+    epochs = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    epochs = [line for line in epochs if line["event"] == "epoch"]
+    assert [line["epoch"] for line in epochs] == [1, 2]
+    with (result.path / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [line["validation_nats_per_character"] for line in epochs] == [
+        float(row["validation_nats_per_character"]) for row in rows
+    ]
+
+
+def test_a_corpus_of_one_character_is_refused(charedge, tmp_path):
+    (tmp_path / "a.txt").write_text("a" * 1000)
+    result = charedge("train", tmp_path / "a.txt", "--output", tmp_path / "run")
+    assert (result.status, "one distinct character" in result.stderr) == (1, True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_memory_cannot_hold_is_refused_before_it_is_made(charedge, corpus, tmp_path):
+    result = charedge("train", corpus, "--output", tmp_path / "run", "--units", "65536")
+    assert (result.status, "--units 65536" in result.stderr, "GB" in result.stderr) == (1, True, True)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,65 @@
+"""Kill a short training again and again at random moments, resume it each time, and compare the weights in the end.
+
+python tests/kills.py [--kills 20] [--seed 1]
+"""
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import numpy as np
+from conftest import TINY, command
+
+OPTIONS = (*TINY, "--epochs", "12", "--dropout", "0.2", "--weight-drop", "0.1", "--average", "0.9", "--checkpoint-minutes", "0.005")
+
+
+def last_checkpoint(run):
+    with np.load(sorted((run / "checkpoints").glob("epoch-*.npz"))[-1]) as content:
+        return {key: content[key] for key in content if key.isdecimal()}
+
+
+def start(arguments):
+    return subprocess.Popen(command("train", *arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    moments = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        text, whole, killed = folder / "topics.txt", folder / "whole", folder / "killed"
+        text.write_text("\n".join(topics[key] for key in sorted(topics))[:40_000], encoding="utf-8")
+        assert start((text, "--output", whole, *OPTIONS)).wait() == 0
+        arguments, kills = (text, "--output", killed, *OPTIONS), 0
+        while kills < options.kills:
+            with start(arguments) as training:
+                for line in training.stderr:
+                    if "parameters" in line:
+                        break
+                time.sleep(moments.uniform(0, 3))  # a random moment is what this is about
+                training.kill()
+            if training.wait() == 0:
+                break  # it was done before
+            kills += 1
+            has_checkpoint = any((killed / "checkpoints").glob("epoch-*.npz")) if killed.exists() else False
+            resumed = ("--output", killed, "--resume", "--checkpoint-minutes", "0.005")
+            arguments = resumed if has_checkpoint else (text, "--output", killed, *OPTIONS, "--overwrite")
+            print(f"killed {kills}: {sorted(path.name for path in (killed / 'checkpoints').glob('epoch-*'))[-1:]}", flush=True)
+        final = ("--output", killed, "--resume") if any((killed / "checkpoints").glob("epoch-*.npz")) else arguments
+        assert start(final).wait() == 0
+        expected, found = last_checkpoint(whole), last_checkpoint(killed)
+        same = expected.keys() == found.keys() and all(np.array_equal(expected[key], found[key]) for key in expected)
+        print(f"{kills} kills; the final weights are {'the same' if same else 'OTHERS'}")
+        sys.exit(not same)
+
+
+if __name__ == "__main__":
+    main()
