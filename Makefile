@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-metadata check bench bench-runtime docs fuzz clean
+.PHONY: demo test test-metadata check bench bench-runtime bench-training docs fuzz kills clean
 
 demo: .venv/installed
 	$(BIN)/charedge demo
@@ -26,12 +26,19 @@ bench: .venv/installed
 bench-runtime: .venv-peers/installed
 	.venv-peers/bin/python benchmarks/peers.py
 
+bench-training: .venv-peers/installed
+	.venv-peers/bin/python benchmarks/training.py
+
 docs: .venv/installed
 	$(BIN)/python docs/update_help.py
 
 # Ten thousand damaged model files; another SEED damages them in other ways.
 fuzz: .venv/installed
 	$(BIN)/python tests/fuzz.py --count 10000 --seed $(or $(SEED),1)
+
+# Twenty trainings killed at random moments, resumed, and compared with one that was not.
+kills: .venv/installed
+	$(BIN)/python tests/kills.py --kills 20 --seed $(or $(SEED),1)
 
 # The workstation: TensorFlow, LiteRT and the tools.
 .venv/installed: pyproject.toml
@@ -54,7 +61,7 @@ fuzz: .venv/installed
 # What else generates text from the same network, to be measured beside charedge.
 .venv-peers/installed: pyproject.toml benchmarks/peers-requirements.txt
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/pip install --quiet --editable . --requirement benchmarks/peers-requirements.txt
+	.venv-peers/bin/pip install --quiet --editable '.[train]' --requirement benchmarks/peers-requirements.txt
 	touch $@
 
 clean:
