@@ -21,7 +21,7 @@ class Ids(Protocol):
 class Windows:
     """Shuffled windows: the ids cut into pieces of `sequence_length` + 1; all but the last id are input, all but the first targets.
 
-    Each epoch cuts at another offset and deals its windows in another order, each to be read from a zero state.
+    Each epoch deals its windows in another order, each to be read from a zero state.
     """
 
     carried = False
@@ -40,11 +40,9 @@ class Windows:
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[np.ndarray]:
         """The batches of an epoch from some step on: int32 [batch_size, sequence_length + 1]."""
-        random = np.random.default_rng([self._seed, epoch])
-        order = random.permutation(self.windows)
-        offset = random.integers(len(self._ids) - self.windows * self._length)
+        order = np.random.default_rng([self._seed, epoch]).permutation(self.windows)
         for step in range(first_step, self.steps):
-            starts = offset + order[step * self.batch_size : (step + 1) * self.batch_size] * self._length
+            starts = order[step * self.batch_size : (step + 1) * self.batch_size] * self._length
             yield _windows(self._ids, starts, self._length)
 
 

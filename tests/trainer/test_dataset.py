@@ -44,12 +44,6 @@ def test_a_text_shorter_than_a_window_is_refused():
         Windows(np.arange(100), 100, 64, seed=1)
 
 
-def test_each_epoch_cuts_elsewhere():
-    windows = Windows(np.arange(1005), sequence_length=10, batch_size=10, seed=1)
-    firsts = [min(int(row[0]) for batch in windows.epoch(epoch) for row in batch) for epoch in range(20)]
-    assert set(firsts) == {0, 1, 2, 3, 4}
-
-
 def test_a_stream_goes_on_where_its_last_window_ended():
     streams = Streams(np.arange(1000), sequence_length=10, batch_size=4, seed=1)
     batches = list(streams.epoch(0))
