@@ -102,7 +102,7 @@ def evaluate_windows(
 
 
 def evaluate_last_character(
-    model: keras.Model, state_size: int, ids: Ids, window: int = 100, batch: int = 512, stride: int = 1, told: Told = _untold
+    model: keras.Model, state_size: int, ids: Ids, window: int = 100, batch: int = 256, stride: int = 1, told: Told = _untold
 ) -> Evaluation:
     """The one character after each of the overlapping windows, each from a zero state: charRNN's objective.
 
