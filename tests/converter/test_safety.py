@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -188,9 +189,10 @@ def test_a_run_that_lacks_a_file_is_refused(run, charedge, destination, name):
 @pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # Keras' own
 def test_the_model_of_another_run_is_refused(run, charedge, destination):
     from charedge.trainer.model import build_model
+    from charedge.trainer.run import Run
 
     rows = (run / "vocabulary.txt").read_bytes().count(b"\n")
-    build_model(rows, "gru", layers=1, units=24, embedding_dim=16, dropout=0).save(run / "model.keras")
+    build_model(rows, replace(Run(run).config(), units=24)).save(run / "model.keras")
     refused(charedge("convert", run, "--output", destination), DISAGREES, destination)
 
 

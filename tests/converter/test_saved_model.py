@@ -94,7 +94,7 @@ def make_run(tmp_path_factory):
         run.write_config(config)
         (run.path / "vocabulary.txt").write_bytes(vocabulary.to_bytes())
         (run.path / "held_out.txt").write_text("".join(random.choice(CHARACTERS, held_out_characters)), encoding="utf-8")
-        model = build_model(len(vocabulary), **shape)
+        model = build_model(len(vocabulary), config)
         model.set_weights([random.normal(0, 0.5, weight.shape) for weight in model.get_weights()])
         model.save(run.model)
         return run
