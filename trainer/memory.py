@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..runtime.errors import CharedgeError
-from .run import Cell
+from .run import GATES, Cell
 
 FLOAT = 4
 STARTED = 600 << 20
 """TensorFlow and what comes with it, before a model is built."""
-GATES = {"gru": 3, "lstm": 4}
 VALIDATION_POSITIONS = 64 * 500
 """Characters that validation reads at once."""
 

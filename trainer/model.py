@@ -12,11 +12,10 @@ import numpy as np
 from ..runtime.errors import CharedgeError
 from ..runtime.package import STATES_PER_LAYER
 from ..runtime.vocabulary import Vocabulary
-from .run import Cell, Config, Run
+from .run import GATES, Cell, Config, Run
 
 EMBEDDING, RECURRENT, LOGITS = "embedding", "recurrent_{}", "logits"
 LAYERS = {"gru": keras.layers.GRU, "lstm": keras.layers.LSTM}
-GATES = {"gru": 3, "lstm": 4}
 
 
 def state_size(cell: Cell, layers: int, units: int) -> int:

@@ -16,6 +16,7 @@ from ..runtime.text import NORMALIZATIONS, Normalization
 from ..runtime.vocabulary import Vocabulary
 
 Cell = Literal["gru", "lstm"]
+GATES: dict[Cell, int] = {"gru": 3, "lstm": 4}
 MAX_HELD_OUT_CHARACTERS = 1_000_000
 CALIBRATION_CHARACTERS = 32_000
 
