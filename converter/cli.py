@@ -27,8 +27,16 @@ FORMATS = ("tflite", "saved-model")
 MAX_TEXT = 1000  # characters of a name: a manifest has its bounds
 
 
+MEANINGLESS = {
+    "--format saved-model": ("--all", "--quantization", "--tolerance", "--name", "--author", "--license"),
+    "--all": ("--output", "--quantization"),
+}
+"""Options that would do nothing beside another one."""
+
+
 @app.command()
 def convert(
+    ctx: typer.Context,
     run: RUN,
     output: Annotated[
         Path | None, typer.Option(metavar="MODEL", help="The .tflite file to write, or the SavedModel's folder.")
@@ -51,7 +59,11 @@ def convert(
     """Turn a run into one .tflite file, and verify it on every interpreter installed here."""
     if format not in FORMATS:
         raise InvalidOption(f"--format {format} is unknown: choose {' or '.join(FORMATS)}.")
-    if (output is None) == (all_into is None):
+    if format == "saved-model":
+        _refuse_meaningless(ctx, "--format saved-model")
+    if all_into is not None:
+        _refuse_meaningless(ctx, "--all")
+    if output is None and all_into is None:
         raise InvalidOption("give either --output MODEL or --all DIR.")
     if tolerance is not None and not (math.isfinite(tolerance) and tolerance >= 0):
         raise InvalidOption(f"--tolerance {tolerance:g} must be a number from 0 up, in nats per character.")
@@ -68,8 +80,7 @@ def convert(
     if quantization not in PROFILES:
         raise InvalidOption(f"--quantization {quantization} is unknown: choose {', '.join(PROFILES)}.")
     if format == "saved-model":
-        if output is None:
-            raise InvalidOption("--all writes .tflite files: leave out --format saved-model, or give --output.")
+        assert output is not None
         _write_saved_model(Run(run), output, as_json)
         return
     from .pipeline import convert_run
@@ -79,7 +90,7 @@ def convert(
     if output is not None:
         (result,) = convert_run(Run(run), [quantization], **card)
         _require_quality(result, output, tolerance)
-        _write(output, result.data)
+        _write("--output", output, result.data)
         files = [(result, output)]
     else:
         assert all_into is not None
@@ -90,6 +101,17 @@ def convert(
         return
     print(table(files))
     print(f"next: charedge generate {files[0][1]}" if output is not None else f"compared in {all_into}: *-comparison.png and .json")
+
+
+def _refuse_meaningless(ctx: typer.Context, option: str) -> None:
+    """
+    Raises:
+        InvalidOption: something was given that would do nothing beside this option.
+    """
+    for parameter in ctx.command.params:
+        (name,) = parameter.opts[:1]
+        if name in MEANINGLESS[option] and "COMMANDLINE" in str(ctx.get_parameter_source(str(parameter.name))):
+            raise InvalidOption(f"{name} means nothing with {option}: leave one of them out.")
 
 
 def _write_all(results: list[Assembled], folder: Path, name: str, tolerance: float | None) -> list[tuple[Assembled, Path]]:
@@ -112,11 +134,12 @@ def _write_all(results: list[Assembled], folder: Path, name: str, tolerance: flo
         except CharedgeError as error:
             errors.append(error)
             continue
-        _write(path, result.data)
+        _write("--all", path, result.data)
         fine.append((result, path))
     comparison = json.dumps({"files": [fields(result, path) for result, path in fine]}, indent=2)
-    _write(folder / f"{name}-comparison.json", f"{comparison}\n".encode())
-    draw_comparison(results, f"{name}: quality against size", folder / f"{name}-comparison.png")
+    _write("--all", folder / f"{name}-comparison.json", f"{comparison}\n".encode())
+    picture = draw_comparison(results, f"{name}: quality against size")
+    _write("--all", folder / f"{name}-comparison.png", picture)
     if errors:
         raise CharedgeError(" ".join(map(str, errors)))
     return fine
@@ -152,11 +175,11 @@ def _require_quality(result: Assembled, output: Path, tolerance: float | None) -
         )
 
 
-def _write(output: Path, data: bytes) -> None:
+def _write(option: str, path: Path, data: bytes) -> None:
     try:
-        write_atomically(output, data)
+        write_atomically(path, data)
     except OSError as error:
-        raise CharedgeError(f"--output {output} cannot be written ({error.strerror}): choose another place.") from None
+        raise CharedgeError(f"{option} {path} cannot be written ({error.strerror}): choose another place.") from None
 
 
 def _check_output(output: Path, format: str) -> None:
@@ -178,7 +201,7 @@ def _check_output(output: Path, format: str) -> None:
 def demo(
     output: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the run and the model go.")] = Path("charedge-demo"),
 ) -> None:
-    """Train, convert and generate on Python's own documentation, in about two minutes."""
+    """Train, convert and generate on Python's own documentation, in about a minute."""
     require_tensorflow("demo", "train,convert")
     from .demo import run_demo
 

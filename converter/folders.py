@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..runtime.files import alive
+from ..runtime.files import leftovers
 
 MAIN_FILE = "saved_model.pb"
 PARTS = {MAIN_FILE, "fingerprint.pb", "variables", "assets"}
@@ -30,8 +30,10 @@ def replacing(place: Path) -> Iterator[Path]:
     Raises:
         OSError: nothing can be written there; what is in the place stays.
     """
-    _clear_leftovers(place)
     partial = place.with_name(f".{place.name}.{os.getpid()}")
+    for leftover in (*leftovers(place.parent, f".{glob.escape(place.name)}.*"), partial):  # a container's processes share a number
+        if leftover.is_dir() and {path.name for path in leftover.iterdir()} <= PARTS:
+            shutil.rmtree(leftover)
     try:
         partial.mkdir()
         yield partial
@@ -42,14 +44,6 @@ def replacing(place: Path) -> Iterator[Path]:
             partial.rename(place)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _clear_leftovers(place: Path) -> None:
-    for leftover in place.parent.glob(f".{glob.escape(place.name)}.*"):
-        process = leftover.suffix[1:]
-        ours = process.isdecimal() and leftover.is_dir() and {path.name for path in leftover.iterdir()} <= PARTS
-        if ours and (int(process) == os.getpid() or not alive(int(process))):
-            shutil.rmtree(leftover)
 
 
 def _sync(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,8 @@ def fields(result: Assembled, path: Path) -> dict[str, Any]:
     }
 
 
-def draw_comparison(results: Sequence[Assembled], title: str, path: Path) -> None:
-    """Draw quality against size: what a character loses against Keras, over the file's bytes."""
+def draw_comparison(results: Sequence[Assembled], title: str) -> bytes:
+    """Quality against size as a PNG: what a character loses against Keras, over the file's bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -84,6 +85,6 @@ def draw_comparison(results: Sequence[Assembled], title: str, path: Path) -> Non
     axes.set_title(title)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    partial = path.with_name(f".{path.name}")
-    figure.savefig(partial, format="png", dpi=120)
-    partial.replace(path)
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    return picture.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +17,9 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OSError: the folder cannot be written, or the disk is full; the old content stays.
     """
-    _clear_leftovers(path)
+    for leftover in leftovers(path.parent, f".{glob.escape(path.name)}.*"):
+        with suppress(OSError):  # another user's, or no file at all: it is in nobody's way
+            leftover.unlink()
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with partial.open("wb") as file:
@@ -29,12 +32,12 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-def _clear_leftovers(path: Path) -> None:
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        process = leftover.suffix[1:]
+def leftovers(folder: Path, pattern: str) -> Iterator[Path]:
+    """What processes that were killed left in a folder: files or folders of this pattern that end in a dead process' number."""
+    for path in folder.glob(pattern):
+        process = path.suffix[1:]
         if process.isdecimal() and not alive(int(process)):
-            with suppress(OSError):  # another user's, or no file at all: it is in nobody's way
-                leftover.unlink()
+            yield path
 
 
 def alive(process: int) -> bool:

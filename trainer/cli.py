@@ -61,6 +61,8 @@ WHOLE: dict[str, tuple[int, int]] = {
 SHARES = ("dropout", "output_dropout", "embedding_dropout", "weight_drop", "average")
 RESUMABLE = {"epochs", "corpus", "output", "resume", "checkpoint_minutes", "quiet", "json_log"}
 """What may be given with --resume whatever the run was begun with."""
+FINETUNE_RATE = {"none": 1 / 3, "cosine": 1 / 100}
+"""Of the highest learning rate: where it has fallen to 0, more would lose what that gained."""
 SHAPE = ("cell", "layers", "units", "embedding_dim")
 RUN_FILES = (
     "model.keras",
@@ -288,7 +290,9 @@ def finetune(
         str, typer.Option(metavar="|".join(QUANTIZATIONS), help="How `charedge convert` will store the weights.")
     ] = "int4",
     epochs: Annotated[int, typer.Option(help="Passes over the text.")] = 1,
-    learning_rate: Annotated[float, typer.Option(help="Of Adam, at the beginning; it falls to 0.")] = 0.0003,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of Adam, falling to 0.  [default: 1/3 of the run's, 1/100 if that fell to 0]")
+    ] = None,
     checkpoint_minutes: CHECKPOINT_MINUTES = 10.0,
     quiet: QUIET = False,
     json_log: JSON_LOG = None,
@@ -296,7 +300,8 @@ def finetune(
 ) -> None:
     """Train a finished run a little more with its weights rounded as the file will have them."""
     _check(quantization_aware in QUANTIZATIONS, "--quantization-aware", quantization_aware, f"one of {', '.join(QUANTIZATIONS)}")
-    _check_options({"epochs": epochs, "learning_rate": learning_rate, "checkpoint_minutes": checkpoint_minutes})
+    rates = {} if learning_rate is None else {"learning_rate": learning_rate}
+    _check_options({"epochs": epochs, "checkpoint_minutes": checkpoint_minutes, **rates})
     finished, tuned = Run(run), Run(output)
     recorded = finished.config()
     if output.resolve() == run.resolve():
@@ -308,7 +313,7 @@ def finetune(
     config = replace(
         recorded,
         epochs=epochs,
-        learning_rate=learning_rate,
+        learning_rate=learning_rate or recorded.learning_rate * FINETUNE_RATE[recorded.learning_rate_decay],
         learning_rate_decay="cosine",
         warmup=0,
         patience=0,
@@ -348,9 +353,8 @@ def _train(
     from .progress import Progress
 
     if not has_gpu():
-        shape = config.cell, config.layers, config.units, config.embedding_dim
-        batch_size = min(config.batch_size, boundary // config.sequence_length)
-        require_memory(len(vocabulary), *shape, batch_size, config.sequence_length, ema=bool(config.average))
+        windows = boundary // config.sequence_length
+        require_memory(len(vocabulary), replace(config, batch_size=min(config.batch_size, windows)))
     config = replace(config, precision=resolve_precision(config.precision))
     data = Data(vocabulary, ids.part(0, boundary), ids.part(boundary, len(ids)))
     with locked(run.path) if is_chief() else nullcontext():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
+from ..runtime.files import write_atomically
 from .run import Epoch
 
 
@@ -35,6 +37,6 @@ def draw_curves(history: Sequence[Epoch], path: Path) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
-    partial = path.with_name(f".{path.name}")
-    figure.savefig(partial, format="png", dpi=120)
-    partial.replace(path)
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    write_atomically(path, picture.getvalue())

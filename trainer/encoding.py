@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from ..runtime.errors import CharedgeError
-from ..runtime.files import alive, write_atomically
+from ..runtime.files import leftovers, write_atomically
 from ..runtime.text import Normalization
 from ..runtime.vocabulary import Vocabulary
 from .corpus import Source, cache_folder, find_sources
@@ -360,7 +360,9 @@ def _save(path: Path, write: Callable[[BinaryIO], Census]) -> tuple[np.ndarray, 
         OSError: the cache cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _clear_leftovers(path.parent)
+    for leftover in leftovers(path.parent, ".*.ids.*"):
+        with suppress(OSError):  # another process was faster
+            leftover.unlink()
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.{os.getpid()}")  # containers may share a cache and a number
     try:
         with partial.open("w+b") as file:
@@ -378,15 +380,6 @@ def _save(path: Path, write: Callable[[BinaryIO], Census]) -> tuple[np.ndarray, 
 
 def _map(path: Path, census: Census) -> np.ndarray:
     return np.memmap(path, census.dtype, mode="r").view(np.ndarray)
-
-
-def _clear_leftovers(folder: Path) -> None:
-    """Delete what processes that were killed left behind."""
-    for leftover in folder.glob(".*.ids.*"):
-        process = leftover.suffix[1:]
-        if process.isdecimal() and not alive(int(process)):
-            with suppress(OSError):  # another process was faster
-                leftover.unlink()
 
 
 def _sum(progress: Progress, total: int) -> Advance:

@@ -23,7 +23,7 @@ from .checkpoints import Position, restore_checkpoint, save_checkpoint
 from .cluster import is_chief, workers
 from .curves import draw_curves
 from .dataset import BATCHINGS, Ids
-from .devices import choose_strategy, deal
+from .devices import choose_strategy, deal, has_gpu
 from .evaluation import chunk_loss, evaluate_ids
 from .fast_recurrence import FAST_LAYERS
 from .model import LAYERS, build_model, save_model, state_size
@@ -70,9 +70,8 @@ class Training:
         self.size = state_size(config.cell, config.layers, config.units)
         keras.utils.set_random_seed(config.seed)
         keras.config.set_dtype_policy(config.precision)
-        on_gpu = bool(tf.config.list_logical_devices("GPU"))
         with self.strategy.scope():
-            cudnn, layers = (True, LAYERS) if on_gpu else ("auto", FAST_LAYERS)
+            cudnn, layers = (True, LAYERS) if has_gpu() else ("auto", FAST_LAYERS)
             self.model = build_model(len(data.vocabulary), config, config.precision, cudnn, layers)
             self.seeds = keras.random.SeedGenerator(config.seed)
             self.optimizer = build_optimizer(self.model, config, self.schedule)
@@ -134,7 +133,7 @@ class Training:
                 while self.position.epoch < self.config.epochs and not self._patience_ended():
                     self._train_epoch(progress, request)
                     self._end_epoch(progress)
-                    if request.number is not None:
+                    if request.number is not None and workers() == 1:  # several stop together, at the next step's all-reduce
                         self._stop(progress, request.number)
             except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError) as error:
                 if workers() == 1:
@@ -171,9 +170,9 @@ class Training:
         saved, seconds = time.monotonic(), 0.0  # of the steps done here, without the first, which compiles
         for number, windows in enumerate(self.batches.epoch(position.epoch, position.step)):
             start = time.perf_counter()
-            asks = [0.0, 0.0]
-            asks[STOP], asks[SAVE] = float(request.number is not None), float(time.monotonic() - saved > self.checkpoint_seconds)
-            loss, self.state, asked = self.train_step(deal(self.strategy, windows), self.state, tf.constant(asks))
+            asks = {STOP: request.number is not None, SAVE: time.monotonic() - saved > self.checkpoint_seconds}
+            asking = tf.constant([float(asks[what]) for what in (STOP, SAVE)])
+            loss, self.state, asked = self.train_step(deal(self.strategy, windows), self.state, asking)
             loss, asked = float(loss), asked.numpy()
             took = time.perf_counter() - start
             if not math.isfinite(loss):

@@ -9,69 +9,44 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..runtime.errors import CharedgeError
-from .run import GATES, Cell
+from .run import GATES, Config
 
 FLOAT = 4
 STARTED = 600 << 20
 """TensorFlow and what comes with it, before a model is built."""
+ADAM_MOMENTS = 2
 VALIDATION_POSITIONS = 64 * 500
 """Characters that validation reads at once."""
 
 
-def training_bytes(
-    vocabulary_size: int,
-    cell: Cell,
-    layers: int,
-    units: int,
-    embedding_dim: int,
-    batch_size: int,
-    sequence_length: int,
-    optimizer_slots: int = 2,
-    ema: bool = False,
-) -> int:
+def training_bytes(vocabulary_size: int, config: Config) -> int:
     """The most that a training on a CPU in float32 holds at once; measured peaks were within a third of it.
 
     Args:
         vocabulary_size: V.
-        cell: the recurrent cell.
-        layers: how many.
-        units: of each of them.
-        embedding_dim: of a character.
-        batch_size: B.
-        sequence_length: T.
-        optimizer_slots: what the optimiser keeps for each weight; Adam's moments are 2.
-        ema: a moving average of the weights is kept, too.
+        config: the network's shape, the batch's, and whether a moving average of the weights is kept.
     """
-    inputs, columns = embedding_dim + (layers - 1) * units, GATES[cell] * units
+    layers, units, embedding_dim = config.layers, config.units, config.embedding_dim
+    inputs, columns = embedding_dim + (layers - 1) * units, GATES[config.cell] * units
     weights = vocabulary_size * embedding_dim + columns * (inputs + layers * (units + 2)) + (units + 1) * vocabulary_size
-    copies = 3 * (1 + optimizer_slots + ema) + 6  # a checkpoint holds all that is kept twice more; gradients, and what makes them
-    positions = batch_size * sequence_length
+    kept = 1 + ADAM_MOMENTS + bool(config.average)
+    copies = 3 * kept + 6  # a checkpoint holds all that is kept twice more; gradients, and what makes them
+    positions = config.batch_size * config.sequence_length
     activations = positions * (4 * embedding_dim + 15 * layers * units)
     logits = 1.5 * max(positions, VALIDATION_POSITIONS) * vocabulary_size
     return STARTED + FLOAT * int(copies * weights + activations + logits)
 
 
-def require_memory(
-    vocabulary_size: int,
-    cell: Cell,
-    layers: int,
-    units: int,
-    embedding_dim: int,
-    batch_size: int,
-    sequence_length: int,
-    optimizer_slots: int = 2,
-    ema: bool = False,
-) -> None:
+def require_memory(vocabulary_size: int, config: Config) -> None:
     """
     Raises:
         CharedgeError: a training of this size needs more memory than is free.
     """
-    shape = vocabulary_size, cell, layers, units, embedding_dim, batch_size, sequence_length
-    needed, available = training_bytes(*shape, optimizer_slots, ema), available_bytes()
+    needed, available = training_bytes(vocabulary_size, config), available_bytes()
     if needed > available:
         raise CharedgeError(
-            f"--units {units}, --batch-size {batch_size} and --sequence-length {sequence_length} need about {_gigabytes(needed)} "
-            f"of memory to train and this machine has {_gigabytes(available)} free: choose fewer --units, "
+            f"--units {config.units}, --batch-size {config.batch_size} and --sequence-length {config.sequence_length} need about "
+            f"{_gigabytes(needed)} of memory to train and this machine has {_gigabytes(available)} free: choose fewer --units, "
             "a smaller --batch-size or --sequence-length."
         )
 

@@ -16,7 +16,6 @@ from .run import Config
 TrainStep = Callable[[Any, Any, tf.Tensor], tuple[tf.Tensor, Any, tf.Tensor]]
 
 
-@keras.saving.register_keras_serializable("charedge")
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """A learning rate that rises for some steps, and then stays, or falls along half a cosine to 0 (Loshchilov and Hutter 2017)."""
 
@@ -30,9 +29,6 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
             done = tf.clip_by_value((step - self.warmup) / max(1, self.steps - self.warmup), 0, 1)
             rate *= 0.5 * (1 + tf.cos(math.pi * done))
         return rate
-
-    def get_config(self) -> dict[str, Any]:
-        return {"peak": self.peak, "warmup": self.warmup, "steps": self.steps, "decay": self.decay}
 
 
 def schedule_of(config: Config, steps_per_epoch: int) -> Schedule:

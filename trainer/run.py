@@ -73,6 +73,7 @@ class Config:
     patience: int = 0
     """Epochs without a better validation loss before training ends; 0 is no limit."""
     embedding_dropout: float = 0.0
+    """On the embeddings."""
     output_dropout: float | None = None
     """On the last recurrent layer's output, in place of `dropout`."""
     weight_drop: float = 0.0
@@ -86,6 +87,7 @@ class Config:
     initialized_from: str | None = None
     """The run whose weights were the first."""
     preset: str | None = None
+    """The name of the settings that held where no option said otherwise."""
     quantization_aware: Literal["int4"] | None = None
     """What the recurrent weights are rounded to while they are trained."""
     ended: str | None = None

@@ -202,3 +202,23 @@ def test_bad_input_is_one_sentence(converted, charedge, tmp_path):
         assert (result.status, match in result.stderr) == (status, True), result.stderr
         assert "Traceback" not in result.stderr
         assert not fine.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--all", "out", "--output", "m.tflite"), "--output means nothing with --all"),
+        (("--all", "out", "--quantization", "int8"), "--quantization means nothing with --all"),
+        (
+            ("--format", "saved-model", "--output", "out", "--tolerance", "0.1"),
+            "--tolerance means nothing with --format saved-model",
+        ),
+        (("--format", "saved-model", "--output", "out", "--license", "MIT"), "--license means nothing with --format saved-model"),
+        (("--format", "saved-model", "--all", "out"), "--all means nothing with --format saved-model"),
+        ((), "give either --output MODEL or --all DIR"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(charedge, converted, options, told):
+    result = charedge("convert", converted("int8").run, *options)
+    assert (result.status, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"charedge: {told}")

@@ -47,6 +47,15 @@ def test_the_new_run_says_how_it_was_made(train, tuned):
     assert "untrained" not in tuned[1].stderr
 
 
+@pytest.mark.parametrize(("decay", "rate"), [("cosine", 0.0001), ("none", 0.01 / 3)])
+def test_the_learning_rate_follows_the_run(train, process, tmp_path, decay, rate):
+    """TINY's is 0.01: a third of it where it stayed, a hundredth where it fell to zero."""
+    options = () if decay == "cosine" else ("--learning-rate-decay", decay)
+    result = process("finetune", train(*options).path, "--output", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["learning_rate"] == pytest.approx(rate)
+
+
 def test_the_rounded_kernel_is_octavs(train):
     """One step's loss is that of a model whose recurrent kernel was rounded beforehand."""
     import keras
