@@ -69,6 +69,8 @@ class Training:
         self.schedule = schedule_of(config, self.batches.steps)
         self.size = state_size(config.cell, config.layers, config.units)
         keras.utils.set_random_seed(config.seed)
+        if not has_gpu():  # a resume is exact on the CPU; on a GPU some kernels have no deterministic form
+            tf.config.experimental.enable_op_determinism()
         keras.config.set_dtype_policy(config.precision)
         with self.strategy.scope():
             cudnn, layers = (True, LAYERS) if has_gpu() else ("auto", FAST_LAYERS)
