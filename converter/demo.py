@@ -11,7 +11,7 @@ from pathlib import Path
 from ..runtime.cli import say
 from ..runtime.errors import CharedgeError
 
-TRAIN = "--units 256 --embedding-dim 128 --epochs 6 --batch-size 32 --learning-rate 0.004"
+TRAIN = "--preset small --epochs 6 --batch-size 32"
 PROMPT = "The statement"
 
 

@@ -92,6 +92,7 @@ def corpus(tmp_path_factory):
 
 
 TINY = [
+    *("--layers", "1", "--dropout", "0", "--weight-drop", "0"),
     *("--units", "48", "--embedding-dim", "16", "--epochs", "2", "--batch-size", "16"),
     *("--sequence-length", "50", "--learning-rate", "0.01", "--precision", "float32"),
 ]

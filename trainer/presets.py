@@ -8,7 +8,7 @@ DEFAULT = "base"
 
 COMMON: dict[str, Any] = {
     "cell": "gru",
-    "layers": 1,
+    "layers": 2,
     "embedding_dim": 256,
     "sequence_length": 100,
     "validation_split": 0.1,
@@ -20,7 +20,7 @@ COMMON: dict[str, Any] = {
     "weight_decay": 0.0,
     "batch_size": 64,
     "batching": "carried",
-    "learning_rate": 0.004,
+    "learning_rate": 0.008,
     "learning_rate_decay": "cosine",
     "warmup": 100,
     "clip_norm": 1.0,
@@ -35,15 +35,22 @@ PLAIN: dict[str, Any] = {"batching": "shuffled", "learning_rate_decay": "none", 
 """What notebooks do: shuffled windows from zero states, one learning rate."""
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "small": {**COMMON, "units": 256, "embedding_dim": 128},
-    "base": {**COMMON, "units": 512},
-    "large": {**COMMON, "units": 1024, "learning_rate": 0.002},
-    "tutorial": {**COMMON, **PLAIN, "units": 1024, "learning_rate": 0.001, "epochs": 20},
+    "small": {**COMMON, "units": 160, "embedding_dim": 128, "learning_rate": 0.012, "dropout": 0.05, "weight_drop": 0.05},
+    "base": {**COMMON, "units": 304, "dropout": 0.1, "weight_drop": 0.1},
+    "large": {
+        **COMMON,
+        "units": 608,
+        "learning_rate": 0.005,
+        "dropout": 0.25,
+        "weight_drop": 0.2,
+        "embedding_dropout": 0.05,
+        "epochs": 32,
+    },
+    "tutorial": {**COMMON, **PLAIN, "layers": 1, "units": 1024, "learning_rate": 0.001, "epochs": 20},
     "charrnn": {
         **COMMON,
         **PLAIN,
         "cell": "lstm",
-        "layers": 2,
         "units": 256,
         "embedding_dim": 128,
         "dropout": 0.2,

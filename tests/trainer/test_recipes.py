@@ -70,7 +70,8 @@ def test_the_gradients_of_all_weights_together_are_clipped(process, tmp_path):
     """After one step Adam's first moments are a tenth of the gradients, its second a thousandth of their squares."""
     text = tmp_path / "text.txt"
     text.write_text("abcd" * 20 + "dcba" * 20)
-    options = ("--units", "8", "--epochs", "1", "--sequence-length", "140", "--precision", "float32", "--validation-split", "0.05")
+    shape = ("--layers", "1", "--units", "8", "--dropout", "0", "--weight-drop", "0")
+    options = (*shape, "--epochs", "1", "--sequence-length", "140", "--precision", "float32", "--validation-split", "0.05")
     norms = []
     for clip in ("0", "0.001"):
         result = process("train", text, "--output", tmp_path / clip, *options, "--clip-norm", clip)
@@ -201,7 +202,7 @@ def test_a_weight_is_dropped_for_a_whole_window_and_the_rest_made_up_for():
     from charedge.trainer.run import Config
 
     rest = {"seed": 1, "precision": "float32", "unknown": "skip", "corpus": {}, "versions": {}}
-    config = Config(**{**PRESETS["small"], **rest, "units": 6, "embedding_dim": 3, "weight_drop": 0.5})
+    config = Config(**{**PRESETS["small"], **rest, "layers": 1, "units": 6, "embedding_dim": 3, "dropout": 0.0, "weight_drop": 0.5})
     keras.config.set_dtype_policy("float32")
     model = build_model(9, config)
     inputs = {"tokens": tf.constant([[1, 2, 3, 4]]), "state": tf.ones((1, 6))}
