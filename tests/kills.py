@@ -44,9 +44,7 @@ def main():
                 for line in training.stderr:
                     if "parameters" in line:
                         break
-                time.sleep(
-                    moments.uniform(0, 6)
-                )  # a random moment is what this is about; the first step is compiled for two seconds
+                time.sleep(moments.uniform(0, 6))  # a random moment is what this is about; two seconds go to compiling
                 training.kill()
             if training.wait() == 0:
                 break  # it was done before
