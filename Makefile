@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-metadata check bench bench-runtime bench-training docs fuzz kills clean
+.PHONY: demo test test-metadata wheels check bench bench-runtime bench-training docs fuzz kills clean
 
 demo: .venv/installed
 	$(BIN)/charedge demo
@@ -14,6 +14,12 @@ test: .venv/installed .venv-tflite/installed
 test-metadata: .venv/installed .venv-support/installed
 	$(BIN)/python tests/model_files.py build/models
 	.venv-support/bin/python tests/strangers.py build/models/*.tflite
+
+# One for 64-bit systems, one for 32-bit ARM: setup.py says why.
+wheels: .venv/installed
+	rm -rf dist
+	for tag in any manylinux_2_34_armv7l; do rm -rf build/lib && \
+		CHAREDGE_WHEEL=$$tag $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist . || exit 1; done
 
 check: .venv/installed
 	$(BIN)/ruff check .
@@ -41,13 +47,13 @@ kills: .venv/installed
 	$(BIN)/python tests/kills.py --kills 20 --seed $(or $(SEED),1)
 
 # The workstation: TensorFlow, LiteRT and the tools.
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml setup.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
 # A device with the older interpreter, which has wheels for Python 3.11 at most; where it cannot be had its tests say so.
-.venv-tflite/installed: pyproject.toml
+.venv-tflite/installed: pyproject.toml setup.py
 	$(PYTHON) -m venv .venv-tflite
 	.venv-tflite/bin/pip install --quiet --editable '.[tflite-runtime]' || echo 'no tflite-runtime for this Python: its tests will be skipped'
 	touch $@
