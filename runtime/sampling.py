@@ -12,6 +12,7 @@ The controls act in this order, each on what the one before it left:
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -203,7 +204,7 @@ class Sampler:
         uniform, exponential = np.empty((NOISE_STEPS, size)), np.empty((NOISE_STEPS, size), np.float32)
         for row, random in enumerate(self._randoms):
             random.random(out=uniform)
-            np.maximum(uniform, np.finfo(np.float64).tiny, out=uniform)
+            np.maximum(uniform, sys.float_info.min, out=uniform)
             np.negative(np.log(uniform, out=uniform), out=exponential, casting="same_kind")  # near 1 float64 has the digits
             np.multiply(np.log(exponential, out=exponential), np.float32(scale), out=self._noise[:, row])
         if not self._filters:
