@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-import platform
 import re
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ import numpy as np
 
 from .errors import CharedgeError, InvalidOption
 from .package import SIGNATURE, Package
+from .wheels import advice
 
 MODULES = {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}
 """The interpreters by distribution name, the preferred one first."""
@@ -70,7 +69,7 @@ def choose_interpreter(package: Package, name: str | None = None) -> Installed:
     for found in installed:
         if found.name in needs and _release(found.version) >= _release(needs[found.name]):
             return found
-    wanted = {key: minimum for key, minimum in needs.items() if name in (None, key)}
+    wanted = {key: needs[key] for key in MODULES if key in needs and name in (None, key)}
     if not wanted:
         raise CharedgeError(
             f"{package.path} ({package.manifest.quantization}) was not made for {name or 'any interpreter known here'}: "
@@ -79,7 +78,7 @@ def choose_interpreter(package: Package, name: str | None = None) -> Installed:
     have = f"here is {' and '.join(map(str, installed))}" if installed else "none that works is installed here"
     raise CharedgeError(
         f"{package.path} needs {' or '.join(f'{key} {minimum} or later' for key, minimum in wanted.items())}, and {have}: "
-        f"{_advice(wanted)}."
+        f"{advice(wanted)}."
     )
 
 
@@ -87,16 +86,6 @@ def _release(version: str) -> tuple[int, ...]:
     """The numbers a version begins with: '2.3.0rc1' -> (2, 3, 0)."""
     match = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(map(int, match.group().split("."))) if match else ()
-
-
-def _advice(wanted: dict[str, str]) -> str:
-    """How to come by one of the interpreters on this machine: LiteRT has no wheels for 32-bit systems."""
-    has_litert = sys.maxsize > 2**32 and platform.machine() in ("x86_64", "AMD64", "aarch64", "arm64")
-    if "ai-edge-litert" in wanted and has_litert:
-        return f"run `pip install 'ai-edge-litert>={wanted['ai-edge-litert']}'`"
-    if "tflite-runtime" in wanted:
-        return f"run `pip install 'tflite-runtime>={wanted['tflite-runtime']}' 'numpy<2'`"
-    return "this system has no wheel of it, so convert the run with `--quantization int8`"
 
 
 class Step:

@@ -8,8 +8,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from charedge.runtime import wheels
 from charedge.runtime.interpreter import MODULES, installed_interpreters
+from charedge.runtime.package import read_package
 from conftest import REPOSITORY
+
+EITHER = {"ai-edge-litert": "2.3.0", "tflite-runtime": "2.14.0"}
+LITERT, TFLITE = ({name: EITHER[name]} for name in EITHER)
 
 
 @pytest.mark.parametrize("shape", [{}, {"cell": "lstm", "layers": 2}], ids=["gru", "lstm"])
@@ -67,7 +72,9 @@ for quantization in sys.argv[2:]:
 
 
 def test_the_older_interpreter_is_not_used_beside_numpy_2(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tflite_runtime", SimpleNamespace(__version__="2.14.0"))
+    for name, module in MODULES.items():
+        monkeypatch.setitem(sys.modules, module, SimpleNamespace(__version__=EITHER[name]))
+    monkeypatch.setattr(np, "__version__", "2.0.0")
     assert [found.name for found in installed_interpreters()] == ["ai-edge-litert"]
     monkeypatch.setattr(np, "__version__", "1.26.4")
     assert [found.name for found in installed_interpreters()] == ["ai-edge-litert", "tflite-runtime"]
@@ -82,12 +89,47 @@ def test_where_litert_has_no_wheel_an_int4_file_asks_for_another_quantization(mo
     assert "'tflite-runtime>=2.14.0' 'numpy<2'" in charedge("verify", int8).stderr
 
 
+WIDE, NARROW = 2**63 - 1, 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    ("machine", "maxsize", "python", "glibc", "wanted", "expected"),
+    [
+        ("x86_64", WIDE, (3, 11), "2.36", EITHER, "run `pip install 'ai-edge-litert>=2.3.0'`"),
+        ("aarch64", WIDE, (3, 13), "2.41", EITHER, "run `pip install 'ai-edge-litert>=2.3.0'`"),
+        ("aarch64", WIDE, (3, 11), "2.36", TFLITE, "run `pip install 'tflite-runtime>=2.14.0' 'numpy<2'`"),
+        ("aarch64", NARROW, (3, 11), "2.36", EITHER, "run `pip install 'tflite-runtime>=2.14.0' 'numpy<2'`"),
+        ("armv7l", NARROW, (3, 11), "2.36", EITHER, "run `pip install 'tflite-runtime>=2.14.0' 'numpy<2'`"),
+        ("armv7l", NARROW, (3, 13), "2.41", EITHER, "end with Python 3.11, and this is 3.13, so use an earlier Python or a 64-bit"),
+        ("x86_64", WIDE, (3, 12), "2.39", TFLITE, "end with Python 3.11, and this is 3.12, so use an earlier Python"),
+        ("armv7l", NARROW, (3, 11), "2.36", LITERT, "so use tflite-runtime, with a file of `--quantization int8`"),
+        ("aarch64", WIDE, (3, 10), "2.31", EITHER, "no interpreter runs on glibc 2.31, so use a system with 2.34 or later"),
+        ("armv6l", NARROW, (3, 11), "2.36", EITHER, "no wheels for armv6l"),
+    ],
+)
+def test_the_advice_is_the_right_one_for_the_machine(monkeypatch, machine, maxsize, python, glibc, wanted, expected):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr("os.confstr", lambda name: f"glibc {glibc}")
+    monkeypatch.setattr(wheels, "sys", SimpleNamespace(maxsize=maxsize, version_info=(*python, 0)))
+    assert expected in wheels.advice(wanted)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_with_both_installed_litert_is_taken_unless_the_other_is_asked_for(models, process, tflite_runtime_python, name):
+    path = models(quantization="int8").path
+    verified = process("verify", path, "--json", python=tflite_runtime_python)
+    assert json.loads(verified.stdout)["interpreter"].startswith("ai-edge-litert")
+    verified = process("verify", path, "--json", "--interpreter", name, python=tflite_runtime_python)
+    assert json.loads(verified.stdout)["interpreter"].startswith(name)
+
+
 def test_an_interpreter_that_is_not_installed_is_asked_for(model, charedge):
+    needs = {entry.name: entry.minimum_version for entry in read_package(model.path).manifest.interpreters}
     missing = set(MODULES) - {found.name for found in installed_interpreters()}
     for name in missing:
         result = charedge("verify", model.path, "--interpreter", name)
-        assert (result.status, "pip install" in result.stderr, name in result.stderr) == (1, True, True)
-    assert missing, "this environment has LiteRT alone"
+        assert (result.status, name in result.stderr, wheels.advice({name: needs[name]}) in result.stderr) == (1, True, True)
+    assert missing, "this environment has one of them alone"
 
 
 def test_an_unknown_interpreter_is_a_usage_error(model, charedge):

@@ -208,6 +208,6 @@ def test_a_probe_that_comes_out_differently_is_refused(model, tmp_path):
 
 def test_an_interpreter_that_is_too_old_never_sees_the_file(model, tmp_path):
     def newer(fields):
-        fields["interpreters"] = [{"name": "ai-edge-litert", "minimum_version": "99.0"}]
+        fields["interpreters"] = [{"name": name, "minimum_version": "99.0"} for name in ("ai-edge-litert", "tflite-runtime")]
 
-    refused(tmp_path, rewrite(model, newer), r"needs ai-edge-litert 99.0 or later.*pip install")
+    refused(tmp_path, rewrite(model, newer), r"needs ai-edge-litert 99.0 or later or tflite-runtime 99.0 .*pip install")
