@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 def write_atomically(path: Path, data: bytes) -> None:
     """Write beside the place and rename into it, so that a reader sees the old content or the new, never half.
 
-    What a process that was killed left beside it is cleared away.
+    It is on the disk when this returns: a power cut does not bring the old content back. What a process that was killed left
+    beside it is cleared away.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full; the old content stays.
@@ -27,9 +29,22 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+        _sync_folder(path.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let a rename reach the disk."""
+    if sys.platform == "win32":  # where folders cannot be opened
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system that cannot: the rename is done all the same
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def leftovers(folder: Path, pattern: str) -> Iterator[Path]:
