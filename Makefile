@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-metadata wheels check bench bench-runtime bench-training docs fuzz kills clean
+.PHONY: demo test test-metadata wheels check bench bench-runtime bench-training docs fuzz kills power-cuts clean
 
 demo: .venv/installed
 	$(BIN)/charedge demo
@@ -45,6 +45,10 @@ fuzz: .venv/installed
 # Twenty trainings killed at random moments, resumed, and compared with one that was not.
 kills: .venv/installed
 	$(BIN)/python tests/kills.py --kills 20 --seed $(or $(SEED),1)
+
+# Two hundred times kill -9 in the middle of saving a session.
+power-cuts: .venv/installed
+	$(BIN)/python tests/power_cuts.py --cuts 200 --seed $(or $(SEED),1)
 
 # The workstation: TensorFlow, LiteRT and the tools.
 .venv/installed: pyproject.toml setup.py

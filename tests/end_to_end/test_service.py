@@ -1,0 +1,63 @@
+"""The service of examples/systemd: its unit, as systemd judges it, and its program."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+
+FOLDER = REPOSITORY / "examples" / "systemd"
+UNIT = FOLDER / "charedge-ticker.service"
+TICKER = FOLDER / "ticker.py"
+MOST_EXPOSURE = 10  # of 100: what systemd-analyze calls safe
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="no systemd-analyze here: Debian's package systemd"
+)
+
+
+def ticker(model, session, *options):
+    arguments = [sys.executable, TICKER, model.path, "--session", session, "--seconds", "0", *options]
+    return subprocess.run([*map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+@needs_systemd
+def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path):
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("/opt/charedge/bin/python", sys.executable))
+    result = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
+
+
+@needs_systemd
+def test_systemd_calls_the_sandbox_safe():
+    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={MOST_EXPOSURE}", UNIT]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+    assert "SAFE" in result.stdout
+
+
+def test_the_unit_passes_options_that_the_program_has():
+    (line,) = re.findall("^ExecStart=(.*)$", UNIT.read_text(), re.MULTILINE)
+    shown = subprocess.run([sys.executable, TICKER, "--help"], capture_output=True, text=True, check=True).stdout
+    options = re.findall(r"--[\w-]+", line)
+    assert options
+    assert all(option in shown for option in options)
+
+
+def test_the_program_shows_wrapped_lines_and_goes_on_where_it_stopped(model, tmp_path):
+    whole = ticker(model, tmp_path / "whole", "--lines", "6", "--seed", "1", "--width", "20")
+    assert (whole.returncode, whole.stderr) == (0, "")
+    assert max(map(len, whole.stdout.splitlines())) <= 20
+    display = tmp_path / "display"
+    for seed in ("1", "2"):  # the second goes on with the draws of the first
+        part = ticker(model, tmp_path / "parts", "--lines", "3", "--seed", seed, "--width", "20", "--display", display)
+        assert (part.returncode, part.stdout) == (0, "")
+    assert display.read_text(encoding="utf-8") == whole.stdout
+
+
+def test_the_program_says_what_is_wrong_in_a_sentence(model, tmp_path):
+    result = ticker(model, tmp_path / "no" / "session", "--lines", "1")
+    assert (result.returncode, "Traceback" in result.stderr, "cannot be written" in result.stderr) == (1, False, True)
