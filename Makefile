@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-metadata wheels check bench bench-runtime bench-training docs fuzz kills power-cuts clean
+.PHONY: demo test test-metadata test-devices wheels check bench bench-runtime bench-training docs fuzz kills power-cuts clean
 
 demo: .venv/installed
 	$(BIN)/charedge demo
@@ -14,6 +14,10 @@ test: .venv/installed .venv-tflite/installed
 test-metadata: .venv/installed .venv-support/installed
 	$(BIN)/python tests/model_files.py build/models
 	.venv-support/bin/python tests/strangers.py build/models/*.tflite
+
+# The wheels that a Raspberry Pi installs, on its processors under emulation: needs Debian's apt. DEVICES=--smoke tries two in minutes.
+test-devices: .venv/installed
+	$(BIN)/python tests/devices/run.py $(DEVICES)
 
 # One for 64-bit systems, one for 32-bit ARM: setup.py says why.
 wheels: .venv/installed

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from model_files import build_model_file
+from model_files import build_model_file, kept_model_file
 
 REPOSITORY = Path(__file__).parent.parent
 DATA = Path(os.environ.get("CHAREDGE_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -18,13 +18,14 @@ DATA = Path(os.environ.get("CHAREDGE_DATA", REPOSITORY.parent / "shared" / "data
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
-    """A function that makes (once) a model file of some shape."""
-    folder, made = tmp_path_factory.mktemp("models"), {}
+    """A function that makes (once) a model file of some shape; a device finds in a folder what a workstation made before."""
+    folder, kept, made = tmp_path_factory.mktemp("models"), os.environ.get("CHAREDGE_TEST_MODELS"), {}
 
     def make(**options):
         key = repr(sorted(options.items()))
         if key not in made:
-            made[key] = build_model_file(folder / f"model{len(made)}.tflite", **options)
+            path = folder / f"model{len(made)}.tflite"
+            made[key] = kept_model_file(Path(kept), **options) if kept else build_model_file(path, **options)
         return made[key]
 
     return make

@@ -1,9 +1,11 @@
 """Model files with random weights, for the tests and for programs beside them.
 
-python tests/model_files.py FOLDER    writes one for every quantisation and cell
+python tests/model_files.py FOLDER [--units N]    writes one for every quantisation and cell
 """
 
-import sys
+import argparse
+import hashlib
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,11 +42,43 @@ def build_model_file(
     return SimpleNamespace(path=path, weights=weights, vocabulary=vocabulary, held_out=held_out, result=result)
 
 
+def kept_model_file(folder, **options):
+    """The same, made once and kept in a folder, so that a machine without the converter has it too."""
+    path = folder / f"{hashlib.sha256(repr(sorted(options.items())).encode()).hexdigest()[:16]}.tflite"
+    if not path.with_suffix(".npz").exists():
+        made = build_model_file(path, **options)
+        _save_arrays(path.with_suffix(".npz"), made)
+    return _load_arrays(path)
+
+
+def _save_arrays(path, made):
+    layers = {f"{i}.{name}": value for i, layer in enumerate(made.weights.layers) for name, value in asdict(layer).items()}
+    layers = {key: value for key, value in layers.items() if value is not None}
+    rest = {name: getattr(made.weights, name) for name in ("embedding", "output_kernel", "output_bias")}
+    np.savez(path, held_out=made.held_out, **rest, **layers)
+
+
+def _load_arrays(path):
+    from charedge.runtime.package import read_package
+
+    package = read_package(path)
+    with np.load(path.with_suffix(".npz")) as content:
+        arrays = dict(content)
+    names = ("kernel", "recurrent_kernel", "input_bias", "recurrent_bias")
+    layers = [SimpleNamespace(**{n: arrays.get(f"{i}.{n}") for n in names}) for i in range(package.manifest.layers)]
+    rest = {name: arrays[name] for name in ("embedding", "output_kernel", "output_bias")}
+    weights = SimpleNamespace(cell=package.manifest.cell, layers=layers, **rest)
+    return SimpleNamespace(path=path, weights=weights, vocabulary=package.vocabulary, held_out=arrays["held_out"])
+
+
 if __name__ == "__main__":
     from charedge.converter.quantization import PROFILES
 
-    folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    for quantization in PROFILES:
-        build_model_file(folder / f"gru-{quantization}.tflite", quantization)
-        build_model_file(folder / f"lstm-{quantization}.tflite", quantization, cell="lstm", layers=2)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--units", type=int, default=24)
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for profile in PROFILES:
+        build_model_file(options.folder / f"gru-{profile}.tflite", profile, units=options.units)
+        build_model_file(options.folder / f"lstm-{profile}.tflite", profile, cell="lstm", layers=2, units=options.units)

@@ -1,11 +1,13 @@
 """The install that a device gets: from the repository, without extras, in an environment of its own."""
 
+import re
 import shutil
 import subprocess
 import sys
 
 import pytest
 from conftest import REPOSITORY
+from targets import BASE, LITERT, NUMPY
 
 LEFT_OUT = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "runs", "tests", "*.tflite")
 
@@ -29,9 +31,16 @@ def test_the_base_install_generates(lean, model, tmp_path):
 
 def test_the_base_install_has_no_tensorflow(lean):
     listed = subprocess.run([lean / "pip", "list", "--format=freeze"], capture_output=True, text=True, check=True).stdout
-    names = {line.split("==")[0].lower() for line in listed.splitlines()}
+    names = {re.sub("[._]", "-", line.split("==")[0]).lower() for line in listed.splitlines()}
     assert {"numpy", "typer", "ai-edge-litert"} <= names
+    assert names - {"pip", "setuptools"} <= BASE | NUMPY | LITERT
     assert not names & {"tensorflow", "keras", "matplotlib", "h5py"}
+
+
+def test_the_base_install_is_small(lean):
+    (site,) = lean.parent.glob("lib/python*/site-packages")
+    files = [path for path in site.rglob("*") if path.is_file() and path.relative_to(site).parts[0] not in ("pip", "setuptools")]
+    assert sum(path.stat().st_size for path in files) <= 190_000_000
 
 
 def test_the_base_install_says_what_training_needs(lean, tmp_path):
