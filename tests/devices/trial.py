@@ -96,7 +96,7 @@ def run_commands(device: Device, report: Report, expected: Expected) -> None:
         for command, arguments in commands.items():
             result = device.run("-m", "charedge.runtime", command, *arguments)
             if refused and command != "info":
-                polite = result.returncode == 1 and "--quantization" in result.stderr and "Traceback" not in result.stderr
+                polite = result.returncode == 1 and "needs ai-edge-litert" in result.stderr and result.stderr.count("\n") == 1
                 report.require(polite, f"{command} {name}: is not refused: {result.stderr[-300:]}")
             elif result.returncode:
                 report.failures.append(f"{command} {name}: {result.stderr[-300:]}")
