@@ -18,17 +18,19 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from charedge.runtime.interpreter import quiet_stderr
-from step_loop import EMBEDDING_DIM, TEMPERATURE, VOCABULARY, Loop, alternate
+from random_models import EMBEDDING_DIM, VOCABULARY
+from step_loop import TEMPERATURE, Loop, alternate
 
 PEERS = {
-    "charedge_int8": "ai-edge-litert",
+    "charedge_profiles": "ai-edge-litert",
     "tensorflow_tutorial": "tensorflow",
     "pytorch": "torch",
     "onnx_runtime": "onnxruntime",
 }
 """The modules in `peers/`, and the distribution that each of them measures. Their `loops(units)` are the rows of the table."""
 
-WHOLE, INVOKE, BATCH = "charedge int8", "charedge int8, invoke() alone", "charedge int8, batch of 8"
+OURS = ("charedge int8", "charedge int4", "charedge float32")
+"""The whole loop in each profile; the peers are divided by the first, and by the last where they compute in float32 too."""
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
 """One thread, no GPU, and no chatter."""
@@ -77,6 +79,18 @@ def start(module: str, units: int) -> dict[str, Loop]:
     return {name: remote(name) for name in answer}
 
 
+def compare(microseconds: dict[str, float]) -> dict[str, float]:
+    """What one loop takes for each microsecond of another."""
+    ratios = {}
+    for ours in OURS:
+        ratios[f"{ours}: whole loop / invoke() alone"] = microseconds[ours] / microseconds[f"{ours}, invoke() alone"]
+        ratios[f"{ours}: characters/s of batch 8 / batch 1"] = microseconds[ours] / microseconds[f"{ours}, batch of 8"]
+    int8, *others, float32 = OURS
+    peers = [name for name in microseconds if not name.startswith("charedge")]
+    ratios |= {f"{name} / {int8}": microseconds[name] / microseconds[int8] for name in [*others, float32, *peers]}
+    return ratios | {f"{name} / {float32}": microseconds[name] / microseconds[float32] for name in peers if "int8" not in name}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--units", type=int, default=1024)
@@ -97,12 +111,7 @@ def main() -> None:
 
     rounds = alternate(loops, options.rounds, options.seconds)
     microseconds = {name: statistics.median(times) for name, times in rounds.items()}
-    ratios = {
-        "whole loop / invoke() alone": microseconds[WHOLE] / microseconds[INVOKE],
-        "characters/s of batch 8 / batch 1": microseconds[WHOLE] / microseconds[BATCH],
-    }
-    ratios |= {f"{name} / {WHOLE}": time / microseconds[WHOLE] for name, time in microseconds.items() if not name.startswith(WHOLE)}
-
+    ratios = compare(microseconds)
     print(f"GRU of {options.units}, embedding {EMBEDDING_DIM}, {len(VOCABULARY)} tokens, temperature {TEMPERATURE}, one thread")
     print(", ".join(f"{distribution} {installed}" for distribution, installed in versions.items()))
     print(f"\n{'':50} {'us/character':>12}")

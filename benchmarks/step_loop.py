@@ -7,50 +7,29 @@ python benchmarks/step_loop.py m.tflite   a file of your own
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from charedge.converter.assembly import Source, assemble
-from charedge.converter.step import Weights
 from charedge.runtime import Generator
 from charedge.runtime.interpreter import Step
 from charedge.runtime.package import read_package
-from charedge.runtime.vocabulary import Vocabulary
 
-VOCABULARY = Vocabulary.of("\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")  # 65, as Shakespeare has
-EMBEDDING_DIM = 256
 START = "A"
 TEMPERATURE = 0.8
-SOURCE = Source("benchmark", "", "CC0-1.0", "", "NFC", "skip", "\n", {})
 WARM_UP = 500  # characters
 
 Loop = Callable[[int], object]
 """Makes so many characters."""
 
 
-def random_weights(units: int) -> Weights:
-    """A GRU that was never trained."""
-    return Weights.random("gru", 1, units, len(VOCABULARY), EMBEDDING_DIM)
-
-
-def random_model(folder: Path, units: int, quantization: str) -> Path:
-    """The model file of `random_weights`."""
-    ids = np.random.default_rng(0).integers(1, len(VOCABULARY), 100).astype(np.int32)
-    path = folder / f"gru-{units}-{quantization}.tflite"
-    unknown_reference = [np.zeros((len(ids) - 1, len(VOCABULARY)), np.float32)]
-    (made,) = assemble(random_weights(units), VOCABULARY, SOURCE, [quantization], ids, unknown_reference)
-    path.write_bytes(made.data)
-    return path
-
-
-def whole_loop(path: Path) -> Loop:
+def whole_loop(path: Path, interpreter: str | None = None) -> Loop:
     """`Generator.stream`, sampling and decoding included."""
-    generator = Generator.load(path)
+    generator = Generator.load(path, interpreter=interpreter)
 
     def loop(characters: int) -> None:
         for _ in generator.stream(START, length=characters, temperature=TEMPERATURE, seed=1):
@@ -59,9 +38,9 @@ def whole_loop(path: Path) -> Loop:
     return loop
 
 
-def invoke_alone(path: Path) -> Loop:
+def invoke_alone(path: Path, interpreter: str | None = None) -> Loop:
     """The interpreter's `invoke()`, again and again on the same input."""
-    step = Step(read_package(path))
+    step = Step(read_package(path), interpreter=interpreter)
     step(np.ones(1, np.int32), step.zeros())
     invoke = step._interpreter.invoke
 
@@ -73,12 +52,11 @@ def invoke_alone(path: Path) -> Loop:
 
 
 def batch_of(rows: int, path: Path) -> Loop:
-    """`Generator.generate_batch`, which shares the characters out among its rows."""
+    """`Generator.generate_batch`, which shares the characters out among its rows; each row draws other ones."""
     generator = Generator.load(path)
-    prompts = list(VOCABULARY.tokens[-rows:])
 
     def loop(characters: int) -> None:
-        generator.generate_batch(prompts, length=max(1, characters // rows), temperature=TEMPERATURE, seed=1)
+        generator.generate_batch([START] * rows, length=max(1, characters // rows), temperature=TEMPERATURE, seed=1)
 
     return loop
 
@@ -105,21 +83,30 @@ def alternate(loops: dict[str, Loop], rounds: int, seconds: float) -> dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", nargs="*", type=Path)
+    parser.add_argument("--interpreter", help="as of `charedge generate`")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.1, help="of each loop in each round")
+    parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
+    medians = {}
     with tempfile.TemporaryDirectory() as folder:
-        paths = options.models or [
-            random_model(Path(folder), units, quantization)
-            for units in (256, 512, 1024)
-            for quantization in ("float32", "int8", "int4")
-        ]
         print(f"{'model':24} {'bytes':>11} {'invoke us':>10} {'loop us':>10} {'ratio':>7}")
-        for path in paths:
-            times = alternate({"invoke": invoke_alone(path), "loop": whole_loop(path)}, options.rounds, options.seconds)
-            invoke, loop = statistics.median(times["invoke"]), statistics.median(times["loop"])
-            print(f"{path.stem:24} {path.stat().st_size:11,} {invoke:10.1f} {loop:10.1f} {loop / invoke:7.2f}")
-            sys.stdout.flush()
+        for path in options.models or random_models(Path(folder)):
+            loops = {"invoke": invoke_alone(path, options.interpreter), "loop": whole_loop(path, options.interpreter)}
+            times = {name: statistics.median(rounds) for name, rounds in alternate(loops, options.rounds, options.seconds).items()}
+            medians[str(path)] = times
+            invoke, loop = times.values()
+            print(f"{path.stem:24} {path.stat().st_size:11,} {invoke:10.1f} {loop:10.1f} {loop / invoke:7.2f}", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(medians, indent=2) + "\n")
+
+
+def random_models(folder: Path) -> Iterator[Path]:
+    from random_models import random_model  # what makes models is not needed to measure one, on a device
+
+    for units in (256, 512, 1024):
+        for quantization in ("float32", "int8", "int4"):
+            yield random_model(folder, units, quantization)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from peers import start
-from step_loop import EMBEDDING_DIM, VOCABULARY
+from random_models import EMBEDDING_DIM, VOCABULARY
 
 PEERS = {"tensorflow_fit": "tensorflow", "pytorch_training": "torch"}
 """The modules in `peers/`, and the distribution that each of them measures. Their `loops(units)` are rows of the table."""

@@ -13,7 +13,8 @@ from charedge.converter.step import Weights
 from charedge.runtime.sampling import Sampler, Sampling, random_rows
 from onnx import ModelProto, TensorProto, helper, load, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from step_loop import START, TEMPERATURE, VOCABULARY, Loop, random_weights
+from random_models import VOCABULARY, random_weights
+from step_loop import START, TEMPERATURE, Loop
 
 OPSET, IR_VERSION = 17, 10
 

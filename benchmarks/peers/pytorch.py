@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from charedge.converter.step import Weights
 from charedge.runtime.vocabulary import UNKNOWN_ID
-from step_loop import START, TEMPERATURE, VOCABULARY, Loop, random_weights
+from random_models import VOCABULARY, random_weights
+from step_loop import START, TEMPERATURE, Loop
 from torch import nn
 
 

@@ -1,0 +1,42 @@
+"""Models that were never trained: what they cost is what trained ones of their shape cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from charedge.converter.assembly import Source, assemble
+from charedge.converter.quantization import PROFILES
+from charedge.converter.step import Weights
+from charedge.runtime.vocabulary import Vocabulary
+
+VOCABULARY = Vocabulary.of("\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")  # 65, as Shakespeare has
+EMBEDDING_DIM = 256
+SOURCE = Source("benchmark", "", "CC0-1.0", "", "NFC", "skip", "\n", {})
+BYTES = {"float32": 4.0, "float16": 4.0, "int8": 1.0, "int4": 0.5}
+"""Of a weight in memory: halves are made float32 when a file is loaded."""
+
+
+def random_weights(units: int) -> Weights:
+    """A GRU that was never trained."""
+    return Weights.random("gru", 1, units, len(VOCABULARY), EMBEDDING_DIM)
+
+
+def random_model(folder: Path, units: int, quantization: str) -> Path:
+    """The model file of `random_weights`."""
+    ids = np.random.default_rng(0).integers(1, len(VOCABULARY), 100).astype(np.int32)
+    path = folder / f"gru-{units}-{quantization}.tflite"
+    unknown_reference = [np.zeros((len(ids) - 1, len(VOCABULARY)), np.float32)]
+    (made,) = assemble(random_weights(units), VOCABULARY, SOURCE, [quantization], ids, unknown_reference)
+    path.write_bytes(made.data)
+    return path
+
+
+def bytes_read(weights: Weights, quantization: str) -> int:
+    """The weights that one step reads: all matrices, but of the table or embedding that tokens are looked up in only a row."""
+    inner, outer = BYTES[PROFILES[quantization].inner], BYTES[PROFILES[quantization].outer]
+    first, *others = weights.layers
+    recurrent = first.recurrent_kernel.size + sum(layer.kernel.size + layer.recurrent_kernel.size for layer in others)
+    columns = first.kernel.shape[1]
+    lookup = columns if weights.folding_pays() else weights.embedding.shape[1] + first.kernel.size
+    return round(inner * recurrent + outer * (lookup + weights.output_kernel.size))
