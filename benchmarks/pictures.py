@@ -1,0 +1,166 @@
+"""The README's pictures from what profiles.py and growth.py measured: quality against size, and speed against size.
+
+python benchmarks/pictures.py build/profiles.json build/growth.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+Rows = list[dict[str, Any]]
+
+NANOGPT_BYTES, NANOGPT_NATS = 42_600_000, 1.4697  # its character model: 10.65 million parameters as float32, windows of 256
+PROFILES = {"float32": 0, "float16": 1, "int8": 2, "int4": 3}
+"""The colour of each profile in a theme."""
+SIZE, DPI = (7.6, 4.4), 160  # inches
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours for one of GitHub's modes."""
+
+    name: str
+    paper: str
+    ink: str
+    faint: str
+    colors: tuple[str, ...]
+    """That stand apart for every kind of sight."""
+    peer: str
+
+
+THEMES = (
+    Theme("light", "#ffffff", "#1f2328", "#818b98", ("#bc4c00", "#8250df", "#0969da", "#1a7f37"), "#cf222e"),
+    Theme("dark", "#0d1117", "#f0f6fc", "#7d8590", ("#f0883e", "#bc8cff", "#58a6ff", "#3fb950"), "#ff7b72"),
+)
+
+
+def draw_quality(axes: Axes, theme: Theme, files: Rows) -> None:
+    """Nats per character over the bytes of the file, each model a line through its profiles, and nanoGPT's model."""
+    protocols = {"windows_nats_per_character": "windows of 256, as nanoGPT is measured", "nats_per_character": "state carried"}
+    for key, label in protocols.items():
+        filled = key == "windows_nats_per_character"
+        for _, model in groupby(files, itemgetter("name")):
+            points = sorted(model, key=itemgetter("bytes"))
+            axes.plot(*columns(points, "bytes", key), color=theme.faint, linewidth=1, zorder=1)
+            for point in points:
+                color = theme.colors[PROFILES[point["quantization"]]]
+                face = color if filled else theme.paper
+                axes.plot(point["bytes"], point[key], "o", color=color, markerfacecolor=face, markersize=7.5, markeredgewidth=1.6)
+        axes.plot([], [], "o", color=theme.ink, markerfacecolor=theme.ink if filled else theme.paper, label=f"charedge, {label}")
+    axes.axhline(NANOGPT_NATS, color=theme.peer, linewidth=1, linestyle=":", zorder=0)
+    axes.plot(NANOGPT_BYTES, NANOGPT_NATS, "D", color=theme.peer, markersize=9, label="nanoGPT's character model, float32")
+    note(axes, theme.peer, f"nanoGPT {NANOGPT_NATS}", (NANOGPT_BYTES, NANOGPT_NATS), (0, 10), "center")
+    for name, model in groupby(files, itemgetter("name")):
+        label_model(axes, theme, name, list(model))
+    axes.set_title("Quality against size: lower and further left is better", loc="left", color=theme.ink, fontsize=12)
+    axes.set_xlabel("bytes of the file")
+    axes.set_ylabel("nats/character of held-out text")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+    axes.margins(x=0.09, y=0.2)
+
+
+def label_model(axes: Axes, theme: Theme, name: str, points: Rows) -> None:
+    """The profile above each point of a model, its name and the loss of the smallest below."""
+    for point in points:
+        top = (point["bytes"], max(point["windows_nats_per_character"], point["nats_per_character"]))
+        note(axes, theme.colors[PROFILES[point["quantization"]]], point["quantization"], top, (0, 9), "center")
+    middle = sorted(points, key=itemgetter("bytes"))[(len(points) - 1) // 2]
+    losses = middle["nats_per_character"], middle["windows_nats_per_character"]
+    text = f"{name}\n{losses[0]:.4f} / {losses[1]:.4f}"
+    note(axes, theme.ink, text, (middle["bytes"], min(losses)), (0, -11), "center", "top")
+
+
+def draw_speed(axes: Axes, theme: Theme, sizes: Rows, processor: str) -> None:
+    """Microseconds a character over the bytes that a step reads, each profile a line, and the floor below all of them."""
+    floor = sorted(sizes, key=itemgetter("bytes_read"))
+    reads, times = columns(floor, "bytes_read", "read_floor_microseconds")
+    axes.plot(reads, times, color=theme.faint, linestyle="--", linewidth=1.5, label="reading the weights once, and nothing else")
+    lowest = min(times) / 2
+    axes.fill_between(reads, lowest, times, color=theme.faint, alpha=0.15, linewidth=0)
+    for quantization, profile in groupby(sizes, itemgetter("quantization")):
+        points, color = list(profile), theme.colors[PROFILES[quantization]]
+        axes.plot(*columns(points, "bytes_read", "microseconds_per_character"), "o-", color=color, markersize=6, label=quantization)
+        for point in points:
+            at = (point["bytes_read"], point["microseconds_per_character"])
+            note(axes, color, str(point["units"]), at, (0, 8), "center")
+    axes.set_title("Speed against size: a character of a GRU of 128 to 2048 units", loc="left", color=theme.ink, fontsize=12)
+    axes.set_xlabel(f"bytes of weights that a step reads ({processor}, one thread)")
+    axes.set_ylabel("microseconds/character")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=lowest)
+    axes.xaxis.set_major_locator(LogLocator(10))
+    axes.yaxis.set_major_locator(LogLocator(10))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def columns(rows: Iterable[dict[str, Any]], *names: str) -> list[list[float]]:
+    rows = list(rows)
+    return [[row[name] for row in rows] for name in names]
+
+
+def note(
+    axes: Axes, color: str, text: str, at: tuple[float, float], offset: tuple[int, int], side: str, vertical: str = "bottom"
+) -> None:
+    """Words beside a point."""
+    options = {"color": color, "fontsize": 9, "ha": side, "va": vertical, "linespacing": 1.4}
+    axes.annotate(text, at, xytext=offset, textcoords="offset points", **options)
+
+
+def in_bytes(value: float, _: int) -> str:
+    """2e6 -> 2 MB."""
+    for unit, scale in {"GB": 1e9, "MB": 1e6, "kB": 1e3}.items():
+        if value >= scale:
+            return f"{value / scale:g} {unit}"
+    return f"{value:g} B"
+
+
+def save(draw: Callable[[Axes, Theme], None], path: Path) -> None:
+    """A picture for each theme: NAME-light.png and NAME-dark.png."""
+    for theme in THEMES:
+        figure = Figure(figsize=SIZE, layout="constrained", facecolor=theme.paper)
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot(facecolor=theme.paper)
+        draw(axes, theme)
+        axes.xaxis.set_major_formatter(FuncFormatter(in_bytes))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_locator(NullLocator())
+            axis.label.set_color(theme.ink)
+        axes.tick_params(colors=theme.ink)
+        axes.grid(color=theme.faint, alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(theme.faint)
+        axes.legend(loc="best", fontsize=9, frameon=False, labelcolor=theme.ink)
+        figure.savefig(path.with_name(f"{path.name}-{theme.name}.png"), dpi=DPI, metadata={"Software": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("profiles", type=Path, help="what profiles.py wrote")
+    parser.add_argument("growth", type=Path, help="what growth.py wrote")
+    parser.add_argument("--folder", type=Path, default=Path("docs/pictures"))
+    options = parser.parse_args()
+    files, growth = json.loads(options.profiles.read_text()), json.loads(options.growth.read_text())
+    first = files[0]["interpreter"]
+    files = [file for file in files if file["interpreter"] == first]  # quality is the same on the other
+    files.sort(key=itemgetter("name"))
+    options.folder.mkdir(parents=True, exist_ok=True)
+    save(lambda axes, theme: draw_quality(axes, theme, files), options.folder / "quality")
+    save(lambda axes, theme: draw_speed(axes, theme, growth["sizes"], growth["machine"]["processor"]), options.folder / "speed")
+
+
+if __name__ == "__main__":
+    main()
