@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-metadata test-devices wheels check bench bench-runtime bench-training docs fuzz kills power-cuts clean
+.PHONY: demo test test-metadata test-devices wheels check bench bench-runtime bench-training bench-profiles bench-growth pictures
+.PHONY: models docs fuzz kills power-cuts clean
 
 demo: .venv/installed
 	$(BIN)/charedge demo
@@ -38,6 +39,19 @@ bench-runtime: .venv-peers/installed
 
 bench-training: .venv-peers/installed
 	.venv-peers/bin/python benchmarks/training.py
+
+# Of files or the folder of `charedge convert --all`: make bench-profiles MODELS=compared TEXT=runs/bard/held_out.txt
+bench-profiles: .venv/installed .venv-tflite/installed
+	mkdir -p build
+	$(BIN)/python benchmarks/profiles.py $(MODELS) --text $(TEXT) --python .venv-tflite/bin/python --json build/profiles.json
+
+bench-growth: .venv/installed
+	mkdir -p build
+	$(BIN)/python benchmarks/growth.py --json build/growth.json
+
+# Of what the last two measured.
+pictures: .venv/installed
+	$(BIN)/python benchmarks/pictures.py build/profiles.json build/growth.json
 
 docs: .venv/installed
 	$(BIN)/python docs/update_help.py

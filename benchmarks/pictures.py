@@ -61,7 +61,7 @@ def draw_quality(axes: Axes, theme: Theme, files: Rows) -> None:
         axes.plot([], [], "o", color=theme.ink, markerfacecolor=theme.ink if filled else theme.paper, label=f"charedge, {label}")
     axes.axhline(NANOGPT_NATS, color=theme.peer, linewidth=1, linestyle=":", zorder=0)
     axes.plot(NANOGPT_BYTES, NANOGPT_NATS, "D", color=theme.peer, markersize=9, label="nanoGPT's character model, float32")
-    note(axes, theme.peer, f"nanoGPT {NANOGPT_NATS}", (NANOGPT_BYTES, NANOGPT_NATS), (0, 10), "center")
+    note(axes, theme.peer, f"nanoGPT {NANOGPT_NATS}", (NANOGPT_BYTES, NANOGPT_NATS), 10)
     for name, model in groupby(files, itemgetter("name")):
         label_model(axes, theme, name, list(model))
     axes.set_title("Quality against size: lower and further left is better", loc="left", color=theme.ink, fontsize=12)
@@ -69,18 +69,19 @@ def draw_quality(axes: Axes, theme: Theme, files: Rows) -> None:
     axes.set_ylabel("nats/character of held-out text")
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
-    axes.margins(x=0.09, y=0.2)
+    axes.margins(x=0.12, y=0.22)
+    add_legend(axes, theme, "upper right")
 
 
 def label_model(axes: Axes, theme: Theme, name: str, points: Rows) -> None:
-    """The profile above each point of a model, its name and the loss of the smallest below."""
+    """The profile above each point of a model; below the int8 file, or the only one, its name and losses."""
     for point in points:
         top = (point["bytes"], max(point["windows_nats_per_character"], point["nats_per_character"]))
-        note(axes, theme.colors[PROFILES[point["quantization"]]], point["quantization"], top, (0, 9), "center")
-    middle = sorted(points, key=itemgetter("bytes"))[(len(points) - 1) // 2]
-    losses = middle["nats_per_character"], middle["windows_nats_per_character"]
-    text = f"{name}\n{losses[0]:.4f} / {losses[1]:.4f}"
-    note(axes, theme.ink, text, (middle["bytes"], min(losses)), (0, -11), "center", "top")
+        note(axes, theme.colors[PROFILES[point["quantization"]]], point["quantization"], top, 9)
+    shown = next((point for point in points if point["quantization"] == "int8"), points[0])
+    losses = shown["windows_nats_per_character"], shown["nats_per_character"]
+    text = f"{name}\n● {losses[0]:.4f}   ○ {losses[1]:.4f}"
+    note(axes, theme.ink, text, (shown["bytes"], min(losses)), -10)
 
 
 def draw_speed(axes: Axes, theme: Theme, sizes: Rows, processor: str) -> None:
@@ -95,8 +96,9 @@ def draw_speed(axes: Axes, theme: Theme, sizes: Rows, processor: str) -> None:
         axes.plot(*columns(points, "bytes_read", "microseconds_per_character"), "o-", color=color, markersize=6, label=quantization)
         for point in points:
             at = (point["bytes_read"], point["microseconds_per_character"])
-            note(axes, color, str(point["units"]), at, (0, 8), "center")
-    axes.set_title("Speed against size: a character of a GRU of 128 to 2048 units", loc="left", color=theme.ink, fontsize=12)
+            note(axes, color, str(point["units"]), at, -8 if quantization == "float32" else 8)  # its line is the lowest
+    units = sorted({size["units"] for size in sizes})
+    axes.set_title(f"Speed against size: GRUs of {units[0]} to {units[-1]} units", loc="left", color=theme.ink, fontsize=12)
     axes.set_xlabel(f"bytes of weights that a step reads ({processor}, one thread)")
     axes.set_ylabel("microseconds/character")
     axes.set_xscale("log")
@@ -105,6 +107,11 @@ def draw_speed(axes: Axes, theme: Theme, sizes: Rows, processor: str) -> None:
     axes.xaxis.set_major_locator(LogLocator(10))
     axes.yaxis.set_major_locator(LogLocator(10))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    add_legend(axes, theme, "upper left")
+
+
+def add_legend(axes: Axes, theme: Theme, corner: str) -> None:
+    axes.legend(loc=corner, fontsize=9, frameon=False, labelcolor=theme.ink)
 
 
 def columns(rows: Iterable[dict[str, Any]], *names: str) -> list[list[float]]:
@@ -112,12 +119,10 @@ def columns(rows: Iterable[dict[str, Any]], *names: str) -> list[list[float]]:
     return [[row[name] for row in rows] for name in names]
 
 
-def note(
-    axes: Axes, color: str, text: str, at: tuple[float, float], offset: tuple[int, int], side: str, vertical: str = "bottom"
-) -> None:
-    """Words beside a point."""
-    options = {"color": color, "fontsize": 9, "ha": side, "va": vertical, "linespacing": 1.4}
-    axes.annotate(text, at, xytext=offset, textcoords="offset points", **options)
+def note(axes: Axes, color: str, text: str, at: tuple[float, float], points: int) -> None:
+    """Words so far above a place, or below it."""
+    options = {"color": color, "fontsize": 9, "ha": "center", "va": "bottom" if points > 0 else "top", "linespacing": 1.4}
+    axes.annotate(text, at, xytext=(0, points), textcoords="offset points", **options)
 
 
 def in_bytes(value: float, _: int) -> str:
@@ -143,7 +148,6 @@ def save(draw: Callable[[Axes, Theme], None], path: Path) -> None:
         axes.grid(color=theme.faint, alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(theme.faint)
-        axes.legend(loc="best", fontsize=9, frameon=False, labelcolor=theme.ink)
         figure.savefig(path.with_name(f"{path.name}-{theme.name}.png"), dpi=DPI, metadata={"Software": None})
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from charedge.runtime.benchmark import describe_machine
+from charedge.runtime.interpreter import MODULES
 from charedge.runtime.package import read_package
 from process import charedge, cost, output
 from table import Columns, table
@@ -123,11 +125,12 @@ def main() -> None:
     options = parser.parse_args()
 
     files = [file for model in options.models for file in (sorted_files(model) if model.is_dir() else [model])]
-    pythons = {"ai-edge-litert": sys.executable, "tflite-runtime": options.python}
+    for missing in (path for path in (*files, options.text) if not path.is_file()):
+        parser.error(f"{missing} is not a file")
     places = [
         Place(Path(python), interpreter, [file for file in files if interpreter in interpreters_of(file)])
-        for interpreter, python in pythons.items()
-        if python
+        for interpreter, python in {"ai-edge-litert": sys.executable, "tflite-runtime": options.python}.items()
+        if python and has(python, interpreter)
     ]
     rounds = [[place.sample(options.seconds) for place in places] for _ in range(options.rounds)]  # the places take turns
     rows = [
@@ -144,6 +147,14 @@ def main() -> None:
 def sorted_files(folder: Path) -> list[Path]:
     """The largest first."""
     return sorted(folder.glob("*.tflite"), key=lambda file: -file.stat().st_size)
+
+
+def has(python: Path | str, interpreter: str) -> bool:
+    """Whether some Python has an interpreter; if not, it is said."""
+    found = not subprocess.run([python, "-c", f"import {MODULES[interpreter]}"], capture_output=True, check=False).returncode
+    if not found:
+        print(f"{interpreter} is left out: {python} does not have it", file=sys.stderr)
+    return found
 
 
 def interpreters_of(file: Path) -> set[str]:
