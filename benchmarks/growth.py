@@ -27,6 +27,7 @@ from table import Columns, table
 QUANTIZATIONS = ("float32", "int8", "int4")
 UNITS = (128, 256, 512, 1024, 2048)
 ROWS = (1, 2, 4, 8, 16, 32, 64)
+BATCH_SECONDS = 4  # times those of one row, so that the tensors, allocated anew for each batch, weigh little
 MEGABYTE = 1_000_000
 ENCODE = """
 import sys, time
@@ -159,7 +160,7 @@ def main() -> None:
         print(f"{machine['processor']}, one thread, medians of {options.rounds} rounds\n", flush=True)
         sizes = measure_sizes(folder, options.units, options.rounds, options.seconds)
         print(table(SIZES, sizes), flush=True)
-        batches = measure_batches(folder, options.batch_units, options.rows, options.rounds, options.seconds)
+        batches = measure_batches(folder, options.batch_units, options.rows, options.rounds, BATCH_SECONDS * options.seconds)
         print(f"\n{table(BATCHES, batches)}", flush=True)
         corpora = list(measure_corpora(folder, options.largest))
         print(f"\n{table(CORPORA, corpora)}")
