@@ -53,6 +53,10 @@ bench-growth: .venv/installed
 pictures: .venv/installed
 	$(BIN)/python benchmarks/pictures.py build/profiles.json build/growth.json
 
+# The models that come with the package, from their corpus: hours. What was begun goes on.
+models: .venv/installed
+	$(BIN)/python benchmarks/models.py
+
 docs: .venv/installed
 	$(BIN)/python docs/update_help.py
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from .bundled import NAMES, find_model
 from .errors import CharedgeError, InvalidOption
 from .interrupts import Interrupted, deferred_interrupts
 from .text import read_chunks
@@ -153,7 +154,15 @@ def charedge(
     pass
 
 
-MODEL = Annotated[Path, typer.Argument(metavar="MODEL", help="A .tflite file made by `charedge convert`.", show_default=False)]
+MODEL = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        callback=find_model,
+        help=f"A .tflite file made by `charedge convert`, or one that comes with charedge: {', '.join(NAMES)}.",
+        show_default=False,
+    ),
+]
 THREADS = Annotated[int, typer.Option("--threads", help="Threads of the interpreter.")]
 INTERPRETER = Annotated[
     str | None,
@@ -165,7 +174,7 @@ STRICT = Annotated[bool, typer.Option("--strict", help="Refuse characters that t
 
 @app.command()
 def generate(
-    model: MODEL,
+    model: MODEL = Path(NAMES[0]),
     prompt: Annotated[str | None, typer.Option(help=r"The text to continue; \n, \t and \uXXXX are understood.")] = None,
     prompt_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Read the prompt from a file, or - for stdin.")] = None,
     length: Annotated[int, typer.Option(help="How many characters to write at most.")] = 500,

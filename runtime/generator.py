@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .bundled import find_model
 from .errors import CharedgeError, InvalidOption
 from .interpreter import Step
 from .package import Manifest, Package, read_package
@@ -46,14 +47,14 @@ class Generator:
         """Load a model file, in the order of trust: ZIP and manifest, SHA-256, interpreter, shapes, probe.
 
         Args:
-            path: a file made by `charedge convert`.
+            path: a file made by `charedge convert`, or the name of a model that comes with the package (`bundled.NAMES`).
             threads: for the interpreter; 1 costs the least processor time, more are faster where cores are idle.
             interpreter: `ai-edge-litert` or `tflite-runtime`; by default the first that is installed and fits.
 
         Raises:
             CharedgeError: the file is damaged, or it does not work on this machine.
         """
-        package = read_package(path)
+        package = read_package(find_model(path))
         step = Step(package, threads, interpreter)
         require_probe(step, package)
         return cls(package, step)

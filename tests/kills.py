@@ -23,6 +23,25 @@ def last_checkpoint(run):
         return {key: content[key] for key in content if key.isdecimal()}
 
 
+def newest(run):
+    """The name of the last checkpoint, or None."""
+    return max((path.name for path in (run / "checkpoints").glob("epoch-*.npz")), default=None)
+
+
+def wait_for_a_moment(training, run, moments):
+    """Half of the kills come while it starts, half while it trains and saves; both are random moments."""
+    for line in training.stderr:
+        if "parameters" in line:
+            break
+    if moments.random() < 0.5:
+        time.sleep(moments.uniform(0, 3))
+        return
+    before = newest(run)
+    while newest(run) == before and training.poll() is None:
+        time.sleep(0.01)
+    time.sleep(moments.uniform(0, 1))
+
+
 def start(arguments):
     return subprocess.Popen(command("train", *arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
@@ -41,21 +60,16 @@ def main():
         arguments, kills, resumes = (text, "--output", killed, *OPTIONS), 0, 0
         while kills < options.kills:
             with start(arguments) as training:
-                for line in training.stderr:
-                    if "parameters" in line:
-                        break
-                time.sleep(moments.uniform(0, 6))  # a random moment is what this is about; two seconds go to compiling
+                wait_for_a_moment(training, killed, moments)
                 training.kill()
             if training.wait() == 0:
                 break  # it was done before
             kills += 1
             resumes += "--resume" in arguments
-            has_checkpoint = any((killed / "checkpoints").glob("epoch-*.npz")) if killed.exists() else False
             resumed = ("--output", killed, "--resume", "--checkpoint-minutes", "0.005")
-            arguments = resumed if has_checkpoint else (text, "--output", killed, *OPTIONS, "--overwrite")
-            print(f"killed {kills}: {sorted(path.name for path in (killed / 'checkpoints').glob('epoch-*'))[-1:]}", flush=True)
-        final = ("--output", killed, "--resume") if any((killed / "checkpoints").glob("epoch-*.npz")) else arguments
-        assert start(final).wait() == 0
+            arguments = resumed if newest(killed) else (text, "--output", killed, *OPTIONS, "--overwrite")
+            print(f"killed {kills}: {newest(killed) or 'nothing was saved yet'}", flush=True)
+        assert start(arguments).wait() == 0
         expected, found = last_checkpoint(whole), last_checkpoint(killed)
         same = expected.keys() == found.keys() and all(np.array_equal(expected[key], found[key]) for key in expected)
         print(f"{kills} kills, {resumes} of them in a resumed training; the final weights are {'the same' if same else 'OTHERS'}")

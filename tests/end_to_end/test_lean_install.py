@@ -9,7 +9,7 @@ import pytest
 from conftest import REPOSITORY
 from targets import BASE, LITERT, NUMPY
 
-LEFT_OUT = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "runs", "tests", "*.tflite")
+LEFT_OUT = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "runs", "tests")
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +27,13 @@ def test_the_base_install_generates(lean, model, tmp_path):
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("Hello")
     assert len(result.stdout) == 25
+
+
+def test_the_base_install_generates_at_once(lean, tmp_path):
+    """A model of Shakespeare comes with it."""
+    arguments = [lean / "charedge", "generate", "--length", "200", "--seed", "1"]
+    result = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (result.returncode, result.stderr, len(result.stdout)) == (0, "", 200)
 
 
 def test_the_base_install_has_no_tensorflow(lean):

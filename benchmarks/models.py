@@ -1,0 +1,74 @@
+"""Train the models that come with the package from their corpus, convert them, and print what they are worth.
+
+python benchmarks/models.py                          all of them, hours on two cores; Ctrl-C saves, the same line goes on
+python benchmarks/models.py shakespeare-tiny         one of them
+python benchmarks/models.py quijote --corpus quijote.txt
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from charedge.runtime.bundled import FOLDER, NAMES
+
+RECIPES = {
+    "shakespeare": {"--preset": "large"},
+    "shakespeare-tiny": {"--preset": "small", "--epochs": 30},
+    "quijote": {"--preset": "large"},
+}
+"""What each is trained with; the search that the presets come from is in docs/training.md."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECIPES)}; those of the package by default")
+    parser.add_argument("--corpus", help="where the text is; the corpus of the model's name by default")
+    parser.add_argument("--runs", type=Path, default=Path("build/runs"), help="where the trainings are kept")
+    options = parser.parse_args()
+    for name in options.names or NAMES:
+        if name not in RECIPES:
+            parser.error(f"{name} is unknown: choose of {', '.join(RECIPES)}")
+        run = options.runs / name
+        train(name, run, options.corpus or name.partition("-")[0])
+        model = FOLDER / f"{name}.tflite" if name in NAMES else options.runs / f"{name}.tflite"
+        charedge("convert", run, "--output", model, "--name", name, "--author", "charedge", "--license", "Apache-2.0")
+        report(name, run, model)
+
+
+def train(name: str, run: Path, corpus: str) -> None:
+    """A training from its beginning, or from where it was stopped."""
+    run.parent.mkdir(parents=True, exist_ok=True)
+    if (run / "checkpoints").exists():
+        charedge("train", "--output", run, "--resume")
+        return
+    charedge("train", corpus, "--output", run, *(part for option in RECIPES[name].items() for part in option))
+
+
+def report(name: str, run: Path, model: Path) -> None:
+    """The held-out part, read once by the file and by nanoGPT's protocol; and whether an epoch had to be chosen."""
+    with (run / "history.csv").open() as file:
+        losses = [float(epoch["validation_nats_per_character"]) for epoch in csv.DictReader(file)]
+    carried = json.loads(charedge("score", model, run / "held_out.txt", "--json"))
+    windows = json.loads(charedge("evaluate", run, "--protocol", "windows", "--window", 256, "--json"))
+    print(
+        f"{name}: {model.stat().st_size:,} bytes; {carried['nats_per_character']:.4f} nats/character over "
+        f"{carried['characters']:,} held-out characters with the state carried, {windows['nats_per_character']:.4f} in windows "
+        f"of 256 from a zero state (Keras); the best of {len(losses)} epochs was number {losses.index(min(losses)) + 1}"
+    )
+
+
+def charedge(*arguments: object) -> str:
+    command = [sys.executable, "-m", "charedge.runtime", *map(str, arguments)]
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if result.returncode:
+        sys.exit(result.returncode)
+    return result.stdout
+
+
+if __name__ == "__main__":
+    main()

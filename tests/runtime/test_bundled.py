@@ -1,0 +1,48 @@
+"""The models that come with the package: they write at once, and are as good as the pages say."""
+
+import shutil
+
+import pytest
+from charedge.runtime import Generator
+from charedge.runtime.bundled import FOLDER, NAMES
+from conftest import DATA
+
+MOST_BYTES = {"shakespeare": 3_600_000, "shakespeare-tiny": 350_000}
+MOST_NATS = {"shakespeare": 1.44, "shakespeare-tiny": 1.52}
+
+
+def test_generate_without_a_model_writes_shakespeare(charedge):
+    result = charedge("generate", "--prompt", "ROMEO:", "--length", "100", "--seed", "1")
+    assert (result.status, result.stderr) == (0, "")
+    assert result.stdout == "ROMEO:" + Generator.load(NAMES[0]).generate("ROMEO:", 100, seed=1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_takes_the_name_of_a_model(charedge, tmp_path, name):
+    (tmp_path / "text.txt").write_text("To be, or not to be")
+    assert name in charedge("info", name).stdout
+    assert "verified" in charedge("verify", name).stdout
+    assert "nats/character" in charedge("score", name, tmp_path / "text.txt").stdout
+    assert "a character" in charedge("bench", name, "--characters", "10").stdout
+
+
+def test_a_file_of_that_name_goes_first(charedge, model, tmp_path, monkeypatch):
+    shutil.copy(model.path, tmp_path / NAMES[0])
+    monkeypatch.chdir(tmp_path)
+    arguments = ("--prompt", "Hello", "--length", "20", "--seed", "1")
+    assert charedge("generate", NAMES[0], *arguments).stdout == charedge("generate", model.path, *arguments).stdout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_is_small_says_where_it_comes_from_and_predicts_what_was_held_out(name):
+    generator = Generator.load(name)
+    assert (FOLDER / f"{name}.tflite").stat().st_size <= MOST_BYTES[name]
+    manifest = generator.manifest
+    assert (manifest.name, manifest.quantization, manifest.license) == (name, "int8", "Apache-2.0")
+    assert manifest.training["corpus"]["files"] == ["shakespeare"]
+    if not (DATA / "shakespeare.txt").exists():
+        pytest.skip("no shakespeare.txt to score")
+    text = (DATA / "shakespeare.txt").read_text(encoding="utf-8")
+    score = generator.score(text[int(len(text) * 0.9) :])
+    assert score.characters == 111_540
+    assert score.nats_per_character <= MOST_NATS[name]
