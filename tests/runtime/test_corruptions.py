@@ -60,7 +60,7 @@ def use_time():
         (lambda: os._exit(3), "ends the process with status 3"),
         (lambda: sys.exit(4), "raises SystemExit"),
         (lambda: time.sleep(9), "hangs for 1 s"),
-        (lambda: str(bytes(sys.maxsize - 100)), "raises MemoryError"),
+        (lambda: str(list(map(bytes, [sys.maxsize - 100] * 3))), "raises MemoryError"),
         (use_memory, "takes 30"),
         (use_time, "takes 2.1 s"),
     ],

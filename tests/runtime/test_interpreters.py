@@ -84,6 +84,7 @@ def test_where_litert_has_no_wheel_an_int4_file_asks_for_another_quantization(mo
     int4, int8 = models(quantization="int4").path, models(quantization="int8").path
     monkeypatch.setattr("charedge.runtime.interpreter.installed_interpreters", lambda: iter([]))
     monkeypatch.setattr("platform.machine", lambda: "armv7l")
+    monkeypatch.setattr(wheels, "sys", SimpleNamespace(maxsize=NARROW, version_info=(3, 11, 0)))
     result = charedge("verify", int4)
     assert (result.status, "--quantization int8" in result.stderr) == (1, True)
     assert "'tflite-runtime>=2.14.0' 'numpy<2'" in charedge("verify", int8).stderr
