@@ -2,7 +2,9 @@
 
 import importlib.util
 import re
+import shlex
 
+from charedge.runtime.bundled import FOLDER, NAMES
 from conftest import REPOSITORY
 from model_files import build_model_file
 
@@ -30,7 +32,33 @@ def test_the_python_of_the_api_page_runs(tmp_path, monkeypatch):
     assert len(names["romeo"]) == len(names["juliet"]) == 200
 
 
+def test_the_session_in_the_readme_runs(charedge):
+    """Its text depends on the machine in the last digits of a logit, so only its beginning is compared."""
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    line, shown = re.findall(r"```console\n\$ charedge (.*?)\n(.*?)```", readme, re.DOTALL)[0]
+    result = charedge(*shlex.split(line))
+    assert (result.status, result.stderr) == (0, "")
+    assert len(result.stdout) == len("ROMEO:") + 220
+    assert result.stdout[:15] == shown[:15]
+
+
+def test_the_python_in_the_readme_runs(tmp_path, monkeypatch, capsys):
+    build_model_file(tmp_path / "bard.tflite", "int8")
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    exec(block, {})
+    assert len(capsys.readouterr().out) > 500
+
+
+def test_the_readmes_sizes_are_those_of_the_models_that_come_with_the_package():
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for name in NAMES:
+        row = next(line for line in readme.splitlines() if line.startswith(f"| `{name}`"))
+        assert f"{(FOLDER / f'{name}.tflite').stat().st_size:,}" in row
+
+
 def test_the_links_of_the_pages_lead_somewhere():
-    for page in [REPOSITORY / "README.md", *DOCS.glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+    for page in [*REPOSITORY.glob("*.md"), *DOCS.glob("*.md")]:
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#:]+)\)|(?:src|srcset)=\"([^\"]+)\"", text):
+            assert (page.parent / "".join(target)).exists(), f"{page.name}: {target}"
