@@ -21,6 +21,12 @@ from .assembly import Assembled, Source, assemble
 from .step import Layer, Weights
 
 VERIFIED_CHARACTERS = 20_000
+RECIPE = (
+    *("preset", "batching", "sequence_length", "batch_size", "learning_rate", "learning_rate_decay", "warmup", "clip_norm"),
+    *("dropout", "output_dropout", "embedding_dropout", "weight_drop", "weight_decay", "average", "quantization_aware"),
+    *("validation_split", "precision", "seed"),
+)
+"""What the manifest tells of how a model was trained, where it is not off."""
 REFERENCE_PART = 500  # characters that Keras reads in one call
 MAX_NAMED_FILES = 1000  # of the corpus: a manifest has its bounds
 
@@ -118,6 +124,7 @@ def _training(run: Run, config: Config) -> dict[str, object]:
             "characters": config.corpus["characters"],
             "sha256": config.corpus["sha256"],
         },
+        "recipe": {name: value for name in RECIPE if (value := getattr(config, name))},
         "epochs": len(history),
         "train_nats_per_character": best.train_nats_per_character if best else None,
         "validation_nats_per_character": best.validation_nats_per_character if best else None,

@@ -76,6 +76,9 @@ def test_the_manifest_says_what_was_trained_and_measured(converted, charedge):
     }
     assert manifest["training"]["corpus"]["sha256"] == config["corpus"]["sha256"]
     assert manifest["training"]["corpus"]["files"] == ["topics.txt"]
+    recipe = manifest["training"]["recipe"]
+    assert (recipe["learning_rate"], recipe["batch_size"], recipe["batching"]) == (0.01, 16, "carried")
+    assert "weight_drop" not in recipe
     (verified,) = [entry for entry in manifest["verified"] if entry["interpreter"] == "ai-edge-litert"]
     assert verified["characters"] == 4000
     assert abs(verified["nats_per_character"] - verified["reference_nats_per_character"]) < 0.002
