@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 from charedge.runtime.bundled import FOLDER, NAMES
+from process import charedge, output
 
+WINDOWS = Path(__file__).with_name("windows.py")
 RECIPES = {
     "shakespeare": {"--preset": "large"},
     "shakespeare-tiny": {"--preset": "small", "--epochs": 30},
@@ -36,7 +37,7 @@ def main() -> None:
         run = options.runs / name
         train(name, run, options.corpus or name.partition("-")[0])
         model = FOLDER / f"{name}.tflite" if name in NAMES else options.runs / f"{name}.tflite"
-        charedge("convert", run, "--output", model, "--name", name, "--author", "charedge", "--license", "Apache-2.0")
+        run_charedge("convert", run, "--output", model, "--name", name, "--author", "charedge", "--license", "Apache-2.0")
         report(name, run, model)
 
 
@@ -44,30 +45,27 @@ def train(name: str, run: Path, corpus: str) -> None:
     """A training from its beginning, or from where it was stopped."""
     run.parent.mkdir(parents=True, exist_ok=True)
     if (run / "checkpoints").exists():
-        charedge("train", "--output", run, "--resume")
+        run_charedge("train", "--output", run, "--resume")
         return
-    charedge("train", corpus, "--output", run, *(part for option in RECIPES[name].items() for part in option))
+    run_charedge("train", corpus, "--output", run, *(part for option in RECIPES[name].items() for part in option))
 
 
 def report(name: str, run: Path, model: Path) -> None:
     """The held-out part, read once by the file and by nanoGPT's protocol; and whether an epoch had to be chosen."""
     with (run / "history.csv").open() as file:
         losses = [float(epoch["validation_nats_per_character"]) for epoch in csv.DictReader(file)]
-    carried = json.loads(charedge("score", model, run / "held_out.txt", "--json"))
-    windows = json.loads(charedge("evaluate", run, "--protocol", "windows", "--window", 256, "--json"))
+    carried = json.loads(run_charedge("score", model, run / "held_out.txt", "--json"))
+    windows = float(output(sys.executable, WINDOWS, model, run / "held_out.txt"))
     print(
         f"{name}: {model.stat().st_size:,} bytes; {carried['nats_per_character']:.4f} nats/character over "
-        f"{carried['characters']:,} held-out characters with the state carried, {windows['nats_per_character']:.4f} in windows "
-        f"of 256 from a zero state (Keras); the best of {len(losses)} epochs was number {losses.index(min(losses)) + 1}"
+        f"{carried['characters']:,} held-out characters with the state carried, {windows:.4f} in windows "
+        f"of 256 from a zero state; the best of {len(losses)} epochs was number {losses.index(min(losses)) + 1}"
     )
 
 
-def charedge(*arguments: object) -> str:
-    command = [sys.executable, "-m", "charedge.runtime", *map(str, arguments)]
-    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if result.returncode:
-        sys.exit(result.returncode)
-    return result.stdout
+def run_charedge(*arguments: object) -> str:
+    """What a command wrote to stdout; if it fails, this program ends with it."""
+    return output(*charedge(sys.executable, *arguments))
 
 
 if __name__ == "__main__":

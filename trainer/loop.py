@@ -172,9 +172,9 @@ class Training:
         saved, seconds = time.monotonic(), 0.0  # of the steps done here, without the first, which compiles
         for number, windows in enumerate(self.batches.epoch(position.epoch, position.step)):
             start = time.perf_counter()
-            asks = {STOP: request.number is not None, SAVE: time.monotonic() - saved > self.checkpoint_seconds}
-            asking = tf.constant([float(asks[what]) for what in (STOP, SAVE)])
-            loss, self.state, asked = self.train_step(deal(self.strategy, windows), self.state, asking)
+            stop, save = request.number is not None, time.monotonic() - saved > self.checkpoint_seconds
+            asks = tf.constant([float(stop), float(save)])  # at STOP and SAVE
+            loss, self.state, asked = self.train_step(deal(self.strategy, windows), self.state, asks)
             loss, asked = float(loss), asked.numpy()
             took = time.perf_counter() - start
             if not math.isfinite(loss):
