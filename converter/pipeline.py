@@ -113,6 +113,16 @@ def read_weights(model: keras.Model, config: Config) -> Weights:
     return Weights(config.cell, embedding, tuple(layers), output_kernel, output_bias)
 
 
+def _recipe(config: Config) -> dict[str, object]:
+    """How a model was trained; of other runs only the names, not where they lay."""
+    recipe = {name: value for name in RECIPE if (value := getattr(config, name))}
+    if config.initialized_from:
+        recipe["initialized_from"] = Path(config.initialized_from).name
+    if config.teachers:
+        recipe |= {"teachers": [Path(path).name for path in config.teachers], "teacher_weight": config.teacher_weight}
+    return recipe
+
+
 def _training(run: Run, config: Config) -> dict[str, object]:
     """What the manifest tells of the training; of the corpus' files only the names, not where they lay."""
     history = run.history()
@@ -124,7 +134,7 @@ def _training(run: Run, config: Config) -> dict[str, object]:
             "characters": config.corpus["characters"],
             "sha256": config.corpus["sha256"],
         },
-        "recipe": {name: value for name in RECIPE if (value := getattr(config, name))},
+        "recipe": _recipe(config),
         "epochs": len(history),
         "train_nats_per_character": best.train_nats_per_character if best else None,
         "validation_nats_per_character": best.validation_nats_per_character if best else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from model_files import build_model_file, kept_model_file
 
@@ -90,6 +92,16 @@ def corpus(tmp_path_factory):
     path = tmp_path_factory.mktemp("corpus") / "topics.txt"
     path.write_text("\n".join(topics[name] for name in sorted(topics))[:40_000], encoding="utf-8")
     return path
+
+
+def config_of(run):
+    return json.loads((run / "config.json").read_text())
+
+
+def checkpoint(run):
+    """The newest one's arrays by their names."""
+    with np.load(sorted((run / "checkpoints").iterdir())[-1]) as content:
+        return {key: content[key] for key in content}
 
 
 TINY = [

@@ -121,6 +121,11 @@ def train(
     ] = None,
     min_count: Annotated[int | None, typer.Option(help="Rarer characters become [UNK].")] = None,
     init_from: Annotated[Path | None, typer.Option(metavar="RUN", help="Begin with the weights of another run.")] = None,
+    teacher: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="RUN", help="Learn from this run's predictions, too; from the mean of several.", show_default=False),
+    ] = None,
+    teacher_weight: Annotated[float, typer.Option(help="How much of the loss is theirs.")] = 0.5,
     precision: Annotated[
         str, typer.Option(metavar="|".join(CHOICES["precision"]), help="auto takes what the hardware is best at.")
     ] = "auto",
@@ -154,6 +159,8 @@ def train(
     values = {**PRESETS[preset], "precision": precision, "seed": seed, **{k: v for k, v in given.items() if k in names}}
     if init_from is not None:
         values.update(_shape_of(Run(init_from), given))
+    if "teacher_weight" in given and not teacher:
+        raise InvalidOption(f"--teacher-weight {teacher_weight:g} needs a --teacher: give one, or leave it out.")
     fixed = None if vocabulary is None else Vocabulary.parse(read_bytes(vocabulary), str(vocabulary))
     encoded = _encode(corpus, values["normalization"], fixed, values["min_count"])
     if init_from is not None and fixed is None:
@@ -165,6 +172,7 @@ def train(
         unknown=encoded.unknown,
         fixed_vocabulary=fixed is not None,
         initialized_from=None if init_from is None else str(init_from),
+        teachers=[str(path) for path in teacher or ()],
         corpus=_record(corpus, encoded),
         versions=_versions(),
     )
@@ -199,6 +207,8 @@ def _check_options(given: Mapping[str, Any]) -> None:
             _check(0 <= value < 1, option, value, "from 0 to below 1")
         elif name == "validation_split":
             _check(0 < value < 1, option, value, "between 0 and 1")
+        elif name == "teacher_weight":
+            _check(0 < value <= 1, option, value, "above 0, and 1 at most")
         elif name in ("learning_rate", "checkpoint_minutes"):
             _check(math.isfinite(value) and value > 0, option, value, "a number above 0")
         elif name in ("clip_norm", "weight_decay"):
@@ -212,7 +222,9 @@ def _resumed(run: Run, given: Mapping[str, Any]) -> Config:
         CharedgeError: they change something else.
     """
     recorded = run.config()
-    values = {**asdict(recorded), "init_from": recorded.initialized_from}
+    values = {**asdict(recorded), "init_from": recorded.initialized_from, "teacher": " ".join(recorded.teachers)}
+    if "teacher" in given:
+        given = {**given, "teacher": " ".join(map(str, given["teacher"]))}
     different = {
         name: value
         for name, value in given.items()
@@ -319,6 +331,7 @@ def finetune(
         patience=0,
         average=0.0,
         quantization_aware="int4",
+        teachers=(),
         initialized_from=str(run),
         versions=_versions(),
         ended=None,
@@ -354,7 +367,8 @@ def _train(
 
     if not has_gpu():
         windows = boundary // config.sequence_length
-        require_memory(len(vocabulary), replace(config, batch_size=min(config.batch_size, windows)))
+        teachers = [Run(Path(path)).config() for path in config.teachers]
+        require_memory(len(vocabulary), replace(config, batch_size=min(config.batch_size, windows)), teachers)
     config = replace(config, precision=resolve_precision(config.precision))
     data = Data(vocabulary, ids.part(0, boundary), ids.part(boundary, len(ids)))
     with locked(run.path) if is_chief() else nullcontext():

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, NoReturn
 
 import keras
@@ -30,6 +31,7 @@ from .model import LAYERS, build_model, save_model, state_size
 from .optimization import build_optimizer, compile_train_step, schedule_of
 from .progress import Progress
 from .run import Config, Epoch, Run
+from .teachers import Teachers
 
 VALIDATION_STREAMS = 64
 STREAM_CHARACTERS = 500  # the fewest that a validation stream should have
@@ -75,9 +77,11 @@ class Training:
         with self.strategy.scope():
             cudnn, layers = (True, LAYERS) if has_gpu() else ("auto", FAST_LAYERS)
             self.model = build_model(len(data.vocabulary), config, config.precision, cudnn, layers)
+            teachers = [Run(Path(path)) for path in config.teachers]
+            self.teachers = Teachers(teachers, data.vocabulary, config.precision, cudnn, layers)
             self.seeds = keras.random.SeedGenerator(config.seed)
             self.optimizer = build_optimizer(self.model, config, self.schedule)
-        arguments = (self.model, self.optimizer, config, self.batches.batch_size, self.seeds, self.strategy)
+        arguments = (self.model, self.teachers, self.optimizer, config, self.batches.batch_size, self.seeds, self.strategy)
         self.train_step = compile_train_step(*arguments)
         self.chunk = chunk_loss(self.model)
         self.position = Position()
@@ -93,7 +97,8 @@ class Training:
         return min(self.config.batch_size, max(windows // replicas, 1) * replicas)
 
     def _zero_state(self) -> Any:
-        return deal(self.strategy, np.zeros((self.batches.batch_size, self.size), np.float32))
+        """The model's, and the teachers' beside it."""
+        return deal(self.strategy, np.zeros((self.batches.batch_size, self.size + self.teachers.size), np.float32))
 
     @property
     def variables(self) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..runtime.errors import CharedgeError
@@ -19,30 +19,35 @@ VALIDATION_POSITIONS = 64 * 500
 """Characters that validation reads at once."""
 
 
-def training_bytes(vocabulary_size: int, config: Config) -> int:
+def training_bytes(vocabulary_size: int, config: Config, teachers: Sequence[Config] = ()) -> int:
     """The most that a training on a CPU in float32 holds at once; measured peaks were within a third of it.
 
     Args:
         vocabulary_size: V.
-        config: the network's shape, the batch's, and whether a moving average of the weights is kept.
+        teachers: the networks whose predictions it learns from.
     """
-    layers, units, embedding_dim = config.layers, config.units, config.embedding_dim
-    inputs, columns = embedding_dim + (layers - 1) * units, GATES[config.cell] * units
-    weights = vocabulary_size * embedding_dim + columns * (inputs + layers * (units + 2)) + (units + 1) * vocabulary_size
     kept = 1 + ADAM_MOMENTS + bool(config.average)
     copies = 3 * kept + 6  # a checkpoint holds all that is kept twice more; gradients, and what makes them
+    weights = copies * _parameters(vocabulary_size, config) + sum(2 * _parameters(vocabulary_size, teacher) for teacher in teachers)
     positions = config.batch_size * config.sequence_length
-    activations = positions * (4 * embedding_dim + 15 * layers * units)
+    activations = positions * (4 * config.embedding_dim + 15 * config.layers * config.units)
+    activations += positions * sum(teacher.embedding_dim + 8 * teacher.units + 2 * vocabulary_size for teacher in teachers)
     logits = 1.5 * max(positions, VALIDATION_POSITIONS) * vocabulary_size
-    return STARTED + FLOAT * int(copies * weights + activations + logits)
+    return STARTED + FLOAT * int(weights + activations + logits)
 
 
-def require_memory(vocabulary_size: int, config: Config) -> None:
+def _parameters(vocabulary_size: int, config: Config) -> int:
+    layers, units, embedding_dim = config.layers, config.units, config.embedding_dim
+    inputs, columns = embedding_dim + (layers - 1) * units, GATES[config.cell] * units
+    return vocabulary_size * embedding_dim + columns * (inputs + layers * (units + 2)) + (units + 1) * vocabulary_size
+
+
+def require_memory(vocabulary_size: int, config: Config, teachers: Sequence[Config] = ()) -> None:
     """
     Raises:
         CharedgeError: a training of this size needs more memory than is free.
     """
-    needed, available = training_bytes(vocabulary_size, config), available_bytes()
+    needed, available = training_bytes(vocabulary_size, config, teachers), available_bytes()
     if needed > available:
         raise CharedgeError(
             f"--units {config.units}, --batch-size {config.batch_size} and --sequence-length {config.sequence_length} need about "

@@ -12,6 +12,7 @@ import tensorflow as tf
 from .kernels import forward
 from .model import state_size
 from .run import Config
+from .teachers import Teachers
 
 TrainStep = Callable[[Any, Any, tf.Tensor], tuple[tf.Tensor, Any, tf.Tensor]]
 
@@ -52,6 +53,7 @@ def build_optimizer(model: keras.Model, config: Config, schedule: Any) -> Any:
 
 def compile_train_step(
     model: keras.Model,
+    teachers: Teachers,
     optimizer: Any,
     config: Config,
     batch_size: int,
@@ -62,6 +64,7 @@ def compile_train_step(
 
     Args:
         model: from `build_model`.
+        teachers: whose predictions it learns from, if there are any.
         optimizer: from `build_optimizer`.
         config: the training's.
         batch_size: B, over all devices.
@@ -69,31 +72,38 @@ def compile_train_step(
         strategy: the devices.
 
     Returns:
-        A function from (windows int32 [b, T + 1] and the state before them float32 [b, S], both shared out among the replicas,
-        and float32 [n] that each worker asks for) to (the batch's mean loss in nats, the state after, what all workers ask for).
+        A function from (windows int32 [b, T + 1] and the state before them float32 [b, S + the teachers' S], both shared out among
+        the replicas, and float32 [n] that each worker asks for) to (the mean nats of the batch's text, the state after, what all
+        workers ask for).
     """
     variables, replicas = model.trainable_variables, strategy.num_replicas_in_sync
-    predictions, size = batch_size * config.sequence_length, state_size(config.cell, config.layers, config.units)
+    predictions = batch_size * config.sequence_length
+    sizes = [state_size(config.cell, config.layers, config.units), teachers.size]
     scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
 
     def replica_step(windows: tf.Tensor, state: tf.Tensor, asked: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         tokens, targets = windows[:, :-1], windows[:, 1:]
         if config.batching == "shuffled":
-            state = tf.zeros((tf.shape(windows)[0], size))
+            state = tf.zeros((tf.shape(windows)[0], sum(sizes)))
+        state, taught = tf.split(state, sizes, axis=1)
+        probabilities, taught = teachers.predict(tokens, taught) if teachers.size else (None, taught)
         with tf.GradientTape() as tape:
             outputs = forward(model, {"tokens": tokens, "state": state}, config, seeds)
             nats = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=outputs["logits"])
-            loss = tf.reduce_sum(nats) / predictions  # of the global batch, so that the replicas' gradients add up
-            scaled = optimizer.scale_loss(loss) if scales else loss
+            loss = total = tf.reduce_sum(nats) / predictions  # of the global batch, so that the replicas' gradients add up
+            if probabilities is not None:
+                soft = tf.nn.softmax_cross_entropy_with_logits(labels=probabilities, logits=outputs["logits"])
+                total = (1 - config.teacher_weight) * loss + config.teacher_weight * tf.reduce_sum(soft) / predictions
+            scaled = optimizer.scale_loss(total) if scales else total
         gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(scaled, variables)]
-        total: Any = tf.distribute.get_replica_context()
-        gradients = total.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        replica: Any = tf.distribute.get_replica_context()
+        gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         if config.clip_norm:  # of the sum: each replica's own would not add up to it
             limit = config.clip_norm * (optimizer.dynamic_scale if scales else 1.0)
             gradients, _ = tf.clip_by_global_norm(gradients, limit)
         optimizer.apply([gradient / replicas for gradient in gradients], variables)  # Keras adds the replicas' up again
-        state = tf.cast(outputs["state"], tf.float32)
-        sums = total.all_reduce(tf.distribute.ReduceOp.SUM, [loss, tf.identity(asked)])  # a tensor of each replica's own
+        state = tf.concat([tf.cast(outputs["state"], tf.float32), taught], axis=1)
+        sums = replica.all_reduce(tf.distribute.ReduceOp.SUM, [loss, tf.identity(asked)])  # a tensor of each replica's own
         return sums[0], state, sums[1]
 
     # Without XLA: it makes float32 twice as slow on some CPUs and bfloat16 on all, and keeps the cuDNN kernels away on a GPU.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,8 @@ READABLE: dict[str, Callable[[Any], bool]] = {
     "unknown": lambda value: value in ("skip", "unk"),
     "corpus": lambda value: {"files", "characters", "sha256"} <= value.keys() and all(type(file) is str for file in value["files"]),
     "quantization_aware": lambda value: value in (None, "int4"),
+    "initialized_from": lambda value: value is None or type(value) is str,
+    "teachers": lambda value: type(value) is list and all(type(path) is str for path in value),
     "ended": lambda value: value is None or type(value) is str,
 }
 """What `config.json` may say of that which others than the trainer read."""
@@ -86,6 +88,10 @@ class Config:
     """The characters were given, and others in the text are left out."""
     initialized_from: str | None = None
     """The run whose weights were the first."""
+    teachers: Sequence[str] = ()
+    """The runs whose predictions were learnt from."""
+    teacher_weight: float = 0.5
+    """How much of the loss is the cross-entropy with the teachers' predictions, the rest being that with the text."""
     preset: str | None = None
     """The name of the settings that held where no option said otherwise."""
     quantization_aware: Literal["int4"] | None = None

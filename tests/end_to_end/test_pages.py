@@ -42,6 +42,15 @@ def test_the_session_in_the_readme_runs(charedge):
     assert result.stdout[:15] == shown[:15]
 
 
+def test_the_python_of_the_command_line_page_runs(train, process, tmp_path, monkeypatch, capsys):
+    """It loads the SavedModel that the text before it makes; the prompts' characters are in the tests' text, too."""
+    assert process("convert", train().path, "--format", "saved-model", "--output", tmp_path / "bard").returncode == 0
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", (DOCS / "command-line.md").read_text(encoding="utf-8"), re.DOTALL)
+    exec(block, {})
+    assert re.match(r"\[b'ROMEO:.* b'JULIET:", capsys.readouterr().out.replace("\n", " "))
+
+
 def test_the_python_in_the_readme_runs(tmp_path, monkeypatch, capsys):
     build_model_file(tmp_path / "bard.tflite", "int8")
     monkeypatch.chdir(tmp_path)

@@ -8,21 +8,12 @@ import math
 import numpy as np
 import pytest
 import reference
-from conftest import REPOSITORY, TINY
-
-
-def config_of(run):
-    return json.loads((run / "config.json").read_text())
+from conftest import REPOSITORY, TINY, checkpoint, config_of
 
 
 def history(run):
     with (run / "history.csv").open() as file:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-
-
-def checkpoint(run):
-    with np.load(sorted((run / "checkpoints").iterdir())[-1]) as content:
-        return {key: content[key] for key in content}
 
 
 @pytest.mark.parametrize(

@@ -12,18 +12,13 @@ import sys
 import numpy as np
 import pytest
 from charedge.trainer.lock import locked
-from conftest import TINY
+from conftest import TINY, checkpoint
 
 CONFIG_KEYS = {
     *("cell", "layers", "units", "embedding_dim", "dropout", "sequence_length", "batch_size", "epochs", "learning_rate"),
     *("validation_split", "normalization", "unknown", "seed", "precision", "corpus", "versions"),
 }
 HISTORY = "epoch,train_nats_per_character,validation_nats_per_character,characters_per_second,learning_rate,seconds"
-
-
-def last_checkpoint(run):
-    with np.load(sorted((run / "checkpoints").iterdir())[-1]) as content:
-        return {key: content[key] for key in content}
 
 
 def test_the_run_folder_is_as_the_contract_says(train, corpus):
@@ -80,7 +75,7 @@ def test_the_model_loads_in_plain_keras(train):
 
 def test_the_same_seed_trains_the_same_weights(train, tmp_path, corpus, process):
     assert process("train", corpus, "--output", tmp_path / "again", *TINY).returncode == 0
-    expected, found = last_checkpoint(train().path), last_checkpoint(tmp_path / "again")
+    expected, found = checkpoint(train().path), checkpoint(tmp_path / "again")
     assert expected.keys() == found.keys()
     assert all((expected[key] == found[key]).all() for key in expected)
 
@@ -98,7 +93,7 @@ def test_ctrl_c_saves_and_resume_ends_with_the_same_weights(train, tmp_path, cor
     resumed = process("train", "--output", run, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     whole = train("--dropout", "0.2")
-    expected, found = last_checkpoint(whole.path), last_checkpoint(run)
+    expected, found = checkpoint(whole.path), checkpoint(run)
     assert all((expected[key] == found[key]).all() for key in expected)
     assert [line.split(",")[2] for line in (run / "history.csv").read_text().splitlines()] == [
         line.split(",")[2] for line in (whole.path / "history.csv").read_text().splitlines()
@@ -257,7 +252,7 @@ def test_kill_9_loses_nothing_but_what_no_checkpoint_holds(train, corpus, proces
     second = subprocess.run([*command, *again], capture_output=True, check=False)
     assert second.returncode == -signal.SIGKILL
     assert process("train", "--output", run, "--resume").returncode == 0
-    expected, found = last_checkpoint(train("--dropout", "0.2").path), last_checkpoint(run)
+    expected, found = checkpoint(train("--dropout", "0.2").path), checkpoint(run)
     assert all((expected[key] == found[key]).all() for key in expected if key != "position")
 
 

@@ -1,0 +1,125 @@
+"""`charedge train --teacher`: learning from what finished runs predict."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import reference
+from conftest import TINY, checkpoint, config_of
+
+
+@pytest.fixture(scope="module")
+def teachers(train):
+    return train().path, train("--cell", "lstm", "--units", "32").path
+
+
+@pytest.fixture(scope="module")
+def student(teachers, train):
+    return train("--seed", "5", "--teacher", teachers[0], "--teacher", teachers[1], "--teacher-weight", "0.9")
+
+
+def probabilities(run, ids):
+    """What a run's Keras model makes of ids, by plain Keras."""
+    model = keras.saving.load_model(run / "model.keras", compile=False)
+    logits = model({"tokens": ids[None], "state": np.zeros((1, model.input["state"].shape[1]), np.float32)})["logits"][0]
+    return np.exp(reference.log_softmax(logits))
+
+
+def tokens(run):
+    lines = (run / "vocabulary.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    return [{"\\n": "\n", "\\\\": "\\"}.get(line, line) for line in lines]
+
+
+def vocabulary_ids(run, text):
+    ids = {token: i for i, token in enumerate(tokens(run))}
+    return np.array([ids[character] for character in text], np.int32)
+
+
+def held_out_ids(run):
+    return vocabulary_ids(run, (run / "held_out.txt").read_text(encoding="utf-8")[:2000])
+
+
+def test_the_teachers_predict_their_mean_with_their_states_carried(teachers):
+    import tensorflow as tf
+    from charedge.trainer.model import LAYERS
+    from charedge.trainer.run import Run
+    from charedge.trainer.teachers import Teachers
+
+    runs = [Run(path) for path in teachers]
+    ensemble = Teachers(runs, runs[0].vocabulary(), "float32", "auto", LAYERS)
+    assert ensemble.size == 48 + 2 * 32
+    ids = tf.constant(held_out_ids(teachers[0])[:120])
+    first, state = ensemble.predict(ids[None, :50], tf.zeros((1, ensemble.size)))
+    second, _ = ensemble.predict(ids[None, 50:], state)
+    expected = np.mean([probabilities(path, ids.numpy()) for path in teachers], axis=0)
+    np.testing.assert_allclose(np.concatenate([first[0], second[0]]), expected, atol=1e-5)
+
+
+def test_a_student_predicts_more_as_its_teachers_do(teachers, student, train):
+    ids = held_out_ids(teachers[0])
+    taught = np.mean([probabilities(path, ids) for path in teachers], axis=0)
+
+    def divergence(run):
+        return (taught * np.log(taught / probabilities(run, ids))).sum(axis=1).mean()
+
+    alone = train("--seed", "5").path
+    assert divergence(student.path) < 0.9 * divergence(alone)
+
+
+def test_the_loss_is_the_text_s_and_the_teachers_by_their_weight(teachers, process, tmp_path):
+    """After one step Adam's first moment of the output's bias is a tenth of its gradient: what is predicted less what is wanted."""
+    text, run = tmp_path / "text.txt", tmp_path / "run"
+    text.write_text("zq" * 167 + "z")  # 301 characters to train on, which is one window
+    step = ("--epochs", "1", "--sequence-length", "300", "--validation-split", "0.1", "--clip-norm", "0")
+    taught_by = ("--teacher", teachers[0], "--teacher", teachers[1], "--teacher-weight", "0.25")
+    options = (*TINY, *step, "--vocabulary", teachers[0] / "vocabulary.txt", *taught_by)
+    result = process("train", text, "--output", run, *options)
+    assert result.returncode == 0, result.stderr
+    ids = vocabulary_ids(run, text.read_text()[:301])
+    counted = np.bincount(ids[1:], minlength=len(tokens(run))) / 300
+    taught = np.mean([probabilities(path, ids[:-1]) for path in teachers], axis=0).mean(axis=0)
+    assert np.abs(taught - counted).max() > 0.1
+    wanted = 0.75 * counted + 0.25 * taught
+    biases = [value for key, value in checkpoint(run).items() if key.isdecimal() and value.shape == counted.shape]
+    _, moment, squares = biases
+    np.testing.assert_allclose(squares, 0.1 * moment**2, rtol=1e-3)
+    np.testing.assert_allclose(10 * moment, 1 / len(counted) - wanted, atol=3e-3)
+
+
+def test_a_training_with_teachers_that_was_killed_ends_with_the_same_weights(teachers, student, corpus, start, process, tmp_path):
+    run = tmp_path / "run"
+    options = ("--seed", "5", "--teacher", teachers[0], "--teacher", teachers[1], "--teacher-weight", "0.9")
+    with start("train", corpus, "--output", run, *TINY, *options, "--checkpoint-minutes", "0.00001", text=True) as training:
+        assert any("batch 3" in line or "epoch 1" in line for line in training.stderr)
+        training.kill()
+    assert list((run / "checkpoints").iterdir())
+    result = process("train", "--resume", "--output", run, "--teacher", teachers[0], "--teacher", teachers[1])
+    assert result.returncode == 0, result.stderr
+    for key, value in checkpoint(student.path).items():
+        np.testing.assert_array_equal(checkpoint(run)[key], value, err_msg=key)
+
+
+def test_the_teachers_are_recorded_in_the_run_and_in_the_file(teachers, student, process, charedge, tmp_path):
+    config = config_of(student.path)
+    assert (config["teachers"], config["teacher_weight"]) == ([str(path) for path in teachers], 0.9)
+    assert process("convert", student.path, "--output", tmp_path / "m.tflite").returncode == 0
+    recipe = json.loads(charedge("info", tmp_path / "m.tflite", "--json").stdout)["training"]["recipe"]
+    assert (recipe["teachers"], recipe["teacher_weight"]) == ([path.name for path in teachers], 0.9)
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "match"),
+    [
+        (("--teacher", "missing"), 1, "missing is not a run folder"),
+        (("--teacher-weight", "0.5"), 2, "needs a --teacher"),
+        (("--teacher", "RUN", "--teacher-weight", "0"), 2, "--teacher-weight 0.0 must be above 0"),
+        (("--teacher", "RUN", "--min-count", "30"), 1, "predicts other characters"),
+    ],
+)
+def test_bad_teachers_are_one_sentence_and_leave_nothing(teachers, charedge, corpus, tmp_path, options, status, match):
+    options = [teachers[0] if option == "RUN" else option for option in options]
+    result = charedge("train", corpus, "--output", tmp_path / "run", *TINY, *options)
+    assert (result.status, match in result.stderr) == (status, True), result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run" / "config.json").exists()

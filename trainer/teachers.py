@@ -1,0 +1,56 @@
+"""Finished runs that a training learns from: the mean of what they predict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from ..runtime.errors import CharedgeError
+from ..runtime.vocabulary import Vocabulary
+from .model import build_model, load_model, state_size
+from .run import Run
+
+
+class Teachers:
+    """An ensemble whose predictions are soft targets for another model (Hinton et al. 2015, "Distilling the Knowledge in a Neural
+    Network", at temperature 1)."""
+
+    def __init__(
+        self, runs: Sequence[Run], vocabulary: Vocabulary, precision: str, cudnn: bool | str, layers: Mapping[str, Any]
+    ) -> None:
+        """
+        Args:
+            runs: whose best weights to take; none is an ensemble that predicts nothing.
+            vocabulary: what the other model predicts, V tokens.
+            precision: a Keras dtype policy.
+            cudnn: as for `build_model`.
+            layers: as for `build_model`.
+
+        Raises:
+            CharedgeError: a run cannot be read, or predicts other characters.
+        """
+        self._models, self._sizes = [], []
+        for run in runs:
+            if run.vocabulary() != vocabulary:
+                raise CharedgeError(
+                    f"--teacher {run.path} predicts other characters: give a run that was trained on this text, or train with its "
+                    "--vocabulary."
+                )
+            config = run.config()
+            model = build_model(len(vocabulary), config, precision, cudnn, layers)
+            model.set_weights(load_model(run).get_weights())
+            self._models.append(model)
+            self._sizes.append(state_size(config.cell, config.layers, config.units))
+        self.size = sum(self._sizes)
+        """S, of all their states side by side."""
+
+    def predict(self, tokens: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Tokens int32 [B, T], the state before them float32 [B, S] -> mean probabilities float32 [B, T, V], the state after."""
+        probabilities, states = [], []
+        for model, before in zip(self._models, tf.split(state, self._sizes, axis=1), strict=True):
+            outputs = model({"tokens": tokens, "state": before}, training=False)
+            probabilities.append(tf.nn.softmax(outputs["logits"]))
+            states.append(tf.cast(outputs["state"], tf.float32))
+        return tf.add_n(probabilities) / len(probabilities), tf.concat(states, axis=1)
