@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ OTHERS = [
     *("typer-0.28.0-py3-none-any", "typer-0.29.0-py3-none-any"),
     *(f"ai_edge_litert-2.3.0-cp{python}-cp{python}-manylinux_2_27_{m}" for python in (311, 313) for m in ("x86_64", "aarch64")),
     *(f"tflite_runtime-2.14.0-cp311-cp311-manylinux_2_34_{m}" for m in ("x86_64", "aarch64", "armv7l")),
-    *(f"numpy-{v}-cp{python}-cp{python}-manylinux_2_17_{m}" for v, python, m in [
+    *(f"numpy-{v}-cp{python}-cp{python}-manylinux_2_{'28' if v > '2' else f'17_{m}.manylinux2014'}_{m}" for v, python, m in [
         ("2.3.0", 313, "aarch64"), ("2.3.0", 311, "x86_64"), ("2.3.0", 311, "aarch64"), ("2.3.0", 311, "armv7l"),
         ("1.26.4", 311, "x86_64"), ("1.26.4", 311, "aarch64"), ("1.26.4", 311, "armv7l"),
     ]),
@@ -93,6 +94,19 @@ def test_the_extra_adds_the_older_interpreter_and_the_numpy_that_it_needs(resolv
 
 def test_a_32_bit_system_with_a_newer_python_is_told_what_is_missing(resolve):
     assert "No matching distribution found for tflite-runtime==2.14.0" in resolve("charedge", "armv7l", "3.13")
+
+
+def test_what_the_page_downloads_for_devices_without_a_network_is_all_there(wheels, tmp_path):
+    (tmp_path / "dist").symlink_to(wheels)
+    page = (REPOSITORY / "docs" / "devices.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = [shlex.split(line)[1:] for line in page.splitlines() if line.startswith("pip download")]
+    assert len(commands) == 3
+    for command in commands:
+        offline = [sys.executable, "-m", "pip", *command, "--quiet", "--no-index", "--find-links", "dist"]
+        subprocess.run(offline, check=True, cwd=tmp_path)
+    found = {path.name.split("-")[0] for path in (tmp_path / "wheels").iterdir()}
+    assert found == {"charedge", "typer", "ai_edge_litert", "tflite_runtime", "numpy"}
+    assert len(list((tmp_path / "wheels").glob("charedge-*.whl"))) == 2
 
 
 def test_our_wheels_are_small(wheels):
