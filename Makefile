@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: demo test test-metadata test-devices wheels check bench bench-runtime bench-training bench-profiles bench-growth pictures
-.PHONY: models docs fuzz kills power-cuts clean
+.PHONY: models quijote docs fuzz kills power-cuts clean
 
 demo: .venv/installed
 	$(BIN)/charedge demo
@@ -56,6 +56,10 @@ pictures: .venv/installed
 # The models that come with the package, from their corpus: hours. What was begun goes on.
 models: .venv/installed
 	$(BIN)/python benchmarks/models.py
+
+# Don Quijote with its accents, in NFC: make quijote CORPUS=quijote.txt
+quijote: .venv/installed
+	$(BIN)/python benchmarks/models.py quijote --corpus $(CORPUS)
 
 docs: .venv/installed
 	$(BIN)/python docs/update_help.py

@@ -17,10 +17,16 @@ from charedge.runtime.bundled import FOLDER, NAMES
 from process import charedge, output
 
 WINDOWS = Path(__file__).with_name("windows.py")
+SHAKESPEARE = (
+    "Writes lines that look like those of Shakespeare's plays: speakers, verse, words, and hardly any sense. It knows the 65 "
+    "characters of its text, no accents and no digit but 3; it has read a million characters and can repeat some of them."
+)
+QUIJOTE = "Writes Spanish in the manner of Don Quijote, and hardly any sense; it knows the characters of its text alone."
+NOTES = {"shakespeare": SHAKESPEARE, "shakespeare-tiny": SHAKESPEARE, "quijote": QUIJOTE}
 RECIPES = {
     "shakespeare": {"--preset": "large"},
     "shakespeare-tiny": {"--preset": "small", "--epochs": 30},
-    "quijote": {"--preset": "large"},
+    "quijote": {"--preset": "base"},
 }
 """What each is trained with; the search that the presets come from is in docs/training.md."""
 
@@ -37,7 +43,8 @@ def main() -> None:
         run = options.runs / name
         train(name, run, options.corpus or name.partition("-")[0])
         model = FOLDER / f"{name}.tflite" if name in NAMES else options.runs / f"{name}.tflite"
-        run_charedge("convert", run, "--output", model, "--name", name, "--author", "charedge", "--license", "Apache-2.0")
+        card = ("--name", name, "--author", "charedge", "--license", "Apache-2.0", "--notes", NOTES[name])
+        run_charedge("convert", run, "--output", model, *card)
         report(name, run, model)
 
 

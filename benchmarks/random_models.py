@@ -12,7 +12,7 @@ from charedge.runtime.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary.of("\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")  # 65, as Shakespeare has
 EMBEDDING_DIM = 256
-SOURCE = Source("benchmark", "", "CC0-1.0", "", "NFC", "skip", "\n", {})
+SOURCE = Source("benchmark", "", "CC0-1.0", "", "", "NFC", "skip", "\n", {})
 BYTES = {"float32": 4.0, "float16": 4.0, "int8": 1.0, "int4": 0.5}
 """Of a weight in memory: halves are made float32 when a file is loaded."""
 

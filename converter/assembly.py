@@ -32,6 +32,7 @@ class Source:
     name: str
     author: str
     license: str
+    notes: str
     created: str
     normalization: Normalization
     unknown: str
@@ -139,6 +140,6 @@ def _finish(package: Package, measurements: list[Measurement], held_out: np.ndar
 def _card(weights: Weights, source: Source) -> Card:
     description = (
         f"A character-level language model: {weights.cell.upper()} of {len(weights.layers)} x {weights.units} units "
-        f"over {weights.vocabulary_size} tokens, one step at a time."
-    )
+        f"over {weights.vocabulary_size} tokens, one step at a time. {source.notes}"
+    ).strip()
     return Card(source.name, description, source.created[:10], source.author, source.license)

@@ -28,7 +28,7 @@ MAX_TEXT = 1000  # characters of a name: a manifest has its bounds
 
 
 MEANINGLESS = {
-    "--format saved-model": ("--all", "--quantization", "--tolerance", "--name", "--author", "--license"),
+    "--format saved-model": ("--all", "--quantization", "--tolerance", "--name", "--author", "--license", "--notes"),
     "--all": ("--output", "--quantization"),
 }
 """Options that would do nothing beside another one."""
@@ -54,6 +54,7 @@ def convert(
     name: Annotated[str | None, typer.Option(help="What the model is called.  [default: the run folder's name]")] = None,
     author: Annotated[str, typer.Option(help="Who made it.")] = "unspecified",
     license: Annotated[str, typer.Option(help="Its licence, as an SPDX identifier.")] = "unspecified",
+    notes: Annotated[str, typer.Option(help="What it writes and where its limits are, for people.", show_default=False)] = "",
     as_json: JSON = False,
 ) -> None:
     """Turn a run into one .tflite file, and verify it on every interpreter installed here."""
@@ -67,7 +68,7 @@ def convert(
         raise InvalidOption("give either --output MODEL or --all DIR.")
     if tolerance is not None and not (math.isfinite(tolerance) and tolerance >= 0):
         raise InvalidOption(f"--tolerance {tolerance:g} must be a number from 0 up, in nats per character.")
-    for option, text in (("--name", name or ""), ("--author", author), ("--license", license)):
+    for option, text in (("--name", name or ""), ("--author", author), ("--license", license), ("--notes", notes)):
         if len(text) > MAX_TEXT or not text.isprintable():
             raise InvalidOption(f"{option} must be one line of at most {MAX_TEXT} printable characters.")
     if all_into is not None and name is not None and Path(name).name != name:
@@ -86,7 +87,7 @@ def convert(
     from .pipeline import convert_run
     from .report import fields, table
 
-    card = {"name": name, "author": author, "license": license}
+    card = {"name": name, "author": author, "license": license, "notes": notes}
     if output is not None:
         (result,) = convert_run(Run(run), [quantization], **card)
         _require_quality(result, output, tolerance)

@@ -37,6 +37,7 @@ def convert_run(
     name: str | None = None,
     author: str = "unspecified",
     license: str = "unspecified",
+    notes: str = "",
 ) -> list[Assembled]:
     """Convert a run's best weights and measure the files on the run's held-out text; on stderr it is said what is being done.
 
@@ -46,6 +47,7 @@ def convert_run(
         name: what the model is called; by default as the folder is.
         author: who made it.
         license: its licence.
+        notes: what it writes and where its limits are.
 
     Raises:
         CharedgeError: the run is not whole, or its parts disagree.
@@ -69,11 +71,12 @@ def convert_run(
         name=name or os.fsencode(run.path.resolve().name).decode(errors="replace"),
         author=author,
         license=license,
+        notes=notes,
         created=config.ended or "",
         normalization=config.normalization,
         unknown=config.unknown,
         start_text=start_text(vocabulary, held_out),
-        training=_training(run, config),
+        training={**({"notes": notes} if notes else {}), **_training(run, config)},
     )
     say(f"converting to {', '.join(quantizations)}")
     reference = reference_logits(model, weights.state_size, ids)

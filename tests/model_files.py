@@ -30,6 +30,7 @@ def build_model_file(
         path.stem,
         "the tests",
         "CC0-1.0",
+        "",
         "2026-01-02T03:04:05+00:00",
         normalization,
         unknown,

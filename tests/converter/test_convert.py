@@ -167,11 +167,14 @@ def test_a_file_that_loses_too_much_is_not_written(converted, tmp_path):
 
 def test_names_and_licence_go_into_the_file(converted, process, charedge, tmp_path):
     path = tmp_path / "m.tflite"
-    options = ("--name", "bard", "--license", "CC0-1.0", "--author", "me", "--json")
+    options = ("--name", "bard", "--license", "CC0-1.0", "--author", "me", "--notes", "Writes as Bard did.", "--json")
     result = process("convert", converted("int8").run, "--output", path, *options)
     assert json.loads(result.stdout)["bytes"] == path.stat().st_size
     manifest = json.loads(charedge("info", path, "--json").stdout)
     assert (manifest["name"], manifest["license"]) == ("bard", "CC0-1.0")
+    assert manifest["training"]["notes"] == "Writes as Bard did."
+    assert "notes: Writes as Bard did." in charedge("info", path).stdout
+    assert b"one step at a time. Writes as Bard did." in path.read_bytes()
 
 
 def test_ctrl_c_leaves_no_file(converted, start, tmp_path):

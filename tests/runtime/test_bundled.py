@@ -39,6 +39,7 @@ def test_a_model_is_small_says_where_it_comes_from_and_predicts_what_was_held_ou
     assert (FOLDER / f"{name}.tflite").stat().st_size <= MOST_BYTES[name]
     manifest = generator.manifest
     assert (manifest.name, manifest.quantization, manifest.license) == (name, "int8", "Apache-2.0")
+    assert "Shakespeare" in manifest.training["notes"]
     assert manifest.training["corpus"]["files"] == ["shakespeare"]
     assert {"learning_rate", "dropout", "weight_drop", "seed"} <= manifest.training["recipe"].keys()
     if not (DATA / "shakespeare.txt").exists():
