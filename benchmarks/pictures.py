@@ -17,6 +17,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 Rows = list[dict[str, Any]]
@@ -120,8 +121,9 @@ def columns(rows: Iterable[dict[str, Any]], *names: str) -> list[list[float]]:
 
 
 def note(axes: Axes, color: str, text: str, at: tuple[float, float], points: int) -> None:
-    """Words so far above a place, or below it."""
+    """Words so far above a place, or below it, legible where a line runs behind them."""
     options = {"color": color, "fontsize": 9, "ha": "center", "va": "bottom" if points > 0 else "top", "linespacing": 1.4}
+    options |= {"path_effects": [withStroke(linewidth=3, foreground=axes.get_facecolor())], "zorder": 1.5}
     axes.annotate(text, at, xytext=(0, points), textcoords="offset points", **options)
 
 
