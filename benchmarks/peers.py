@@ -13,12 +13,15 @@ import multiprocessing
 import os
 import statistics
 import sys
+import tempfile
 from importlib.metadata import version
+from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from charedge.runtime.interpreter import quiet_stderr
-from random_models import EMBEDDING_DIM, VOCABULARY
+from process import Cost, charedge, cost
+from random_models import EMBEDDING_DIM, VOCABULARY, random_model
 from step_loop import TEMPERATURE, Loop, alternate
 
 PEERS = {
@@ -29,11 +32,14 @@ PEERS = {
 }
 """The modules in `peers/`, and the distribution that each of them measures. Their `loops(units)` are the rows of the table."""
 
-OURS = ("charedge int8", "charedge int4", "charedge float32")
+OURS = ("charedge int8", "charedge int4", "charedge float16", "charedge float32")
 """The whole loop in each profile; the peers are divided by the first, and by the last where they compute in float32 too."""
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
 """One thread, no GPU, and no chatter."""
+
+START_ROUNDS = 5
+QUIET = "import os; os.dup2(os.open(os.devnull, os.O_WRONLY), 2)"
 
 
 def serve(module: str, units: int, connection: Connection) -> None:
@@ -91,6 +97,17 @@ def compare(microseconds: dict[str, float]) -> dict[str, float]:
     return ratios | {f"{name} / {float32}": microseconds[name] / microseconds[float32] for name in peers if "int8" not in name}
 
 
+def first_character(units: int, rounds: int) -> dict[str, Cost]:
+    """What a process costs that loads a model and writes a character with charedge; with a peer, one that only imports it."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = random_model(Path(folder), units, "int8")
+        commands = {"charedge generate --length 1, int8": charedge(sys.executable, "generate", model, "--length", 1)}
+        peers = [distribution for distribution in PEERS.values() if find_spec(distribution)]
+        commands |= {f"import {peer}": [sys.executable, "-c", f"{QUIET}; import {peer}"] for peer in peers}
+        costs = {name: [cost(*command) for _ in range(rounds)] for name, command in commands.items()}
+    return {name: sorted(times, key=lambda one: one.seconds)[rounds // 2] for name, times in costs.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--units", type=int, default=1024)
@@ -120,8 +137,14 @@ def main() -> None:
     print(f"\n{'':50} {'ratio':>12}")
     for name, ratio in ratios.items():
         print(f"{name:50} {ratio:12.2f}")
+    starts = first_character(options.units, START_ROUNDS)
+    print(f"\n{'process, start to exit':50} {'seconds':>12} {'peak MiB':>12}")
+    for name, one in starts.items():
+        print(f"{name:50} {one.seconds:12.2f} {one.peak_rss_bytes / 2**20:12.0f}")
     if options.json:
-        figures = {"versions": versions, "microseconds_per_character": microseconds, "ratios": ratios, "rounds": rounds}
+        processes = {name: {"seconds": one.seconds, "peak_rss_bytes": one.peak_rss_bytes} for name, one in starts.items()}
+        loops_figures = {"microseconds_per_character": microseconds, "ratios": ratios, "rounds": rounds}
+        figures = {"versions": versions, **loops_figures, "processes": processes}
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from random_models import random_model
 from step_loop import Loop, batch_of, invoke_alone, whole_loop
 
-QUANTIZATIONS = ("int8", "int4", "float32")
+QUANTIZATIONS = ("int8", "int4", "float16", "float32")
 ROWS = 8
 
 
