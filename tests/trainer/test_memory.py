@@ -55,6 +55,11 @@ def test_whatever_is_more_takes_more(more):
     assert training_bytes(*training(**more)) > training_bytes(*training())
 
 
+def test_teachers_take_more():
+    vocabulary_size, config = training()
+    assert training_bytes(vocabulary_size, config, [config]) > training_bytes(vocabulary_size, config) + 4 * 2 * 800_000
+
+
 def test_a_training_that_does_not_fit_is_refused_with_what_it_needs_and_what_there_is(monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda: 20 * 10**9)
     needed = training_bytes(*training(units=65_536))

@@ -119,7 +119,8 @@ def test_mixed_precision_is_recorded(tmp_path, corpus, process):
     assert json.loads((tmp_path / "run" / "config.json").read_text())["precision"] == "mixed_bfloat16"
 
 
-def test_two_replicas_train_what_one_does(tmp_path, corpus, train, process):
+@pytest.mark.parametrize("taught", [False, True], ids=["alone", "taught"])
+def test_two_replicas_train_what_one_does(tmp_path, corpus, train, taught):
     """MirroredStrategy on two logical processors: the same global batch, so the same losses up to rounding."""
     program = (
         "import sys, tensorflow as tf;"
@@ -129,12 +130,13 @@ def test_two_replicas_train_what_one_does(tmp_path, corpus, train, process):
         "loop.choose_strategy = lambda: tf.distribute.MirroredStrategy(['/cpu:0', '/cpu:1']);"
         "from charedge.runtime.cli import run; sys.exit(run(sys.argv[1:]))"
     )
-    arguments = [sys.executable, "-c", program, "train", str(corpus), "--output", str(tmp_path / "run"), *TINY]
+    options = ("--seed", "5", "--teacher", train().path) if taught else ()
+    arguments = [sys.executable, "-c", program, "train", str(corpus), "--output", str(tmp_path / "run"), *TINY, *options]
     result = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "2 device(s)" in result.stderr
     assert (tmp_path / "run" / "model.keras").exists()
-    one = [line.split(",")[1:3] for line in (train().path / "history.csv").read_text().splitlines()[1:]]
+    one = [line.split(",")[1:3] for line in (train(*options).path / "history.csv").read_text().splitlines()[1:]]
     two = [line.split(",")[1:3] for line in (tmp_path / "run" / "history.csv").read_text().splitlines()[1:]]
     np.testing.assert_allclose(np.array(two, float), np.array(one, float), atol=2e-3)
 
