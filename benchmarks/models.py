@@ -41,20 +41,26 @@ def main() -> None:
         if name not in RECIPES:
             parser.error(f"{name} is unknown: choose of {', '.join(RECIPES)}")
         run = options.runs / name
-        train(name, run, options.corpus or name.partition("-")[0])
+        train(name, options.runs, options.corpus or name.partition("-")[0])
         model = FOLDER / f"{name}.tflite" if name in NAMES else options.runs / f"{name}.tflite"
         card = ("--name", name, "--author", "charedge", "--license", "Apache-2.0", "--notes", NOTES[name])
-        run_charedge("convert", run, "--output", model, *card)
+        run_charedge("convert", run, "--output", model, "--fit-temperature", *card)
         report(name, run, model)
 
 
-def train(name: str, run: Path, corpus: str) -> None:
-    """A training from its beginning, or from where it was stopped."""
-    run.parent.mkdir(parents=True, exist_ok=True)
+def train(name: str, runs: Path, corpus: str) -> None:
+    """A training from its beginning, or from where it was stopped; before it those whose weights or predictions it needs."""
+    run, recipe = runs / name, []
+    for option, value in RECIPES[name]:
+        if option in ("--init-from", "--teacher"):
+            train(str(value), runs, corpus)
+            value = runs / str(value)
+        recipe += [option, value]
+    runs.mkdir(parents=True, exist_ok=True)
     if (run / "checkpoints").exists():
         run_charedge("train", "--output", run, "--resume")
-        return
-    run_charedge("train", corpus, "--output", run, *(part for option in RECIPES[name].items() for part in option))
+    else:
+        run_charedge("train", corpus, "--output", run, *recipe)
 
 
 def report(name: str, run: Path, model: Path) -> None:

@@ -51,6 +51,9 @@ def convert(
     tolerance: Annotated[
         float | None, typer.Option(metavar="NATS", help="How much a character may lose against Keras.  [default: the profile's]")
     ] = None,
+    fit_temperature: Annotated[
+        bool, typer.Option("--fit-temperature", help="Divide the logits by what predicts the held-out text best.")
+    ] = False,
     name: Annotated[str | None, typer.Option(help="What the model is called.  [default: the run folder's name]")] = None,
     author: Annotated[str, typer.Option(help="Who made it.")] = "unspecified",
     license: Annotated[str, typer.Option(help="Its licence, as an SPDX identifier.")] = "unspecified",
@@ -82,20 +85,20 @@ def convert(
         raise InvalidOption(f"--quantization {quantization} is unknown: choose {', '.join(PROFILES)}.")
     if format == "saved-model":
         assert output is not None
-        _write_saved_model(Run(run), output, as_json)
+        _write_saved_model(Run(run), output, fit_temperature, as_json)
         return
     from .pipeline import convert_run
     from .report import fields, table
 
-    card = {"name": name, "author": author, "license": license, "notes": notes}
+    options = {"name": name, "author": author, "license": license, "notes": notes, "fit_temperature": fit_temperature}
     if output is not None:
-        (result,) = convert_run(Run(run), [quantization], **card)
+        (result,) = convert_run(Run(run), [quantization], **options)
         _require_quality(result, output, tolerance)
         _write("--output", output, result.data)
         files = [(result, output)]
     else:
         assert all_into is not None
-        files = _write_all(convert_run(Run(run), list(PROFILES), **card), all_into, name or run.resolve().name, tolerance)
+        files = _write_all(convert_run(Run(run), list(PROFILES), **options), all_into, name or run.resolve().name, tolerance)
     if as_json:
         listed = [fields(result, path) for result, path in files]
         print_json(listed[0] if output is not None else {"files": listed})
@@ -146,10 +149,10 @@ def _write_all(results: list[Assembled], folder: Path, name: str, tolerance: flo
     return fine
 
 
-def _write_saved_model(run: Run, output: Path, as_json: bool) -> None:
+def _write_saved_model(run: Run, output: Path, fit_temperature: bool, as_json: bool) -> None:
     from .saved_model import write_saved_model
 
-    exported = write_saved_model(run, output, say)
+    exported = write_saved_model(run, output, say, fit_temperature)
     if as_json:
         print_json({"folder": str(output), **asdict(exported)})
         return

@@ -19,6 +19,7 @@ from ..trainer.model import EMBEDDING, LOGITS, RECURRENT, layer_weights, load_mo
 from ..trainer.run import Config, Run
 from .assembly import Assembled, Source, assemble
 from .step import Layer, Weights
+from .temperature import calibrate
 
 VERIFIED_CHARACTERS = 20_000
 RECIPE = (
@@ -38,6 +39,7 @@ def convert_run(
     author: str = "unspecified",
     license: str = "unspecified",
     notes: str = "",
+    fit_temperature: bool = False,
 ) -> list[Assembled]:
     """Convert a run's best weights and measure the files on the run's held-out text; on stderr it is said what is being done.
 
@@ -48,6 +50,7 @@ def convert_run(
         author: who made it.
         license: its licence.
         notes: what it writes and where its limits are.
+        fit_temperature: whether the logits are divided by the temperature that predicts the held-out text best.
 
     Raises:
         CharedgeError: the run is not whole, or its parts disagree.
@@ -55,6 +58,7 @@ def convert_run(
     config, vocabulary = run.config(), run.vocabulary()
     say(f"reading {run.path}")
     model = load_model(run)
+    temperature = calibrate(model, run) if fit_temperature else None
     weights = read_weights(model, config)
     held_out = run.held_out()[:VERIFIED_CHARACTERS]
     if len(held_out) < 2:
@@ -76,7 +80,7 @@ def convert_run(
         normalization=config.normalization,
         unknown=config.unknown,
         start_text=start_text(vocabulary, held_out),
-        training={**({"notes": notes} if notes else {}), **_training(run, config)},
+        training={**({"notes": notes} if notes else {}), **_training(run, config, temperature)},
     )
     say(f"converting to {', '.join(quantizations)}")
     reference = reference_logits(model, weights.state_size, ids)
@@ -126,7 +130,7 @@ def _recipe(config: Config) -> dict[str, object]:
     return recipe
 
 
-def _training(run: Run, config: Config) -> dict[str, object]:
+def _training(run: Run, config: Config, temperature: float | None) -> dict[str, object]:
     """What the manifest tells of the training; of the corpus' files only the names, not where they lay."""
     history = run.history()
     finite = [epoch for epoch in history if math.isfinite(epoch.validation_nats_per_character)]
@@ -138,6 +142,7 @@ def _training(run: Run, config: Config) -> dict[str, object]:
             "sha256": config.corpus["sha256"],
         },
         "recipe": _recipe(config),
+        **({} if temperature is None else {"logits_divided_by": temperature}),
         "epochs": len(history),
         "train_nats_per_character": best.train_nats_per_character if best else None,
         "validation_nats_per_character": best.validation_nats_per_character if best else None,

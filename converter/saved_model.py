@@ -27,6 +27,7 @@ from ..trainer.model import EMBEDDING, LOGITS, RECURRENT, load_model, state_size
 from ..trainer.run import Config, Run
 from .folders import is_saved_model, replacing
 from .pipeline import start_text
+from .temperature import calibrate
 
 VERIFIED_CHARACTERS, VERIFIED_AT_ONCE = 1000, 100
 LOGIT_TOLERANCE = 1e-4
@@ -44,7 +45,9 @@ class Exported:
     """Of all its files."""
 
 
-def write_saved_model(run: Run, output: Path, progress: Callable[[str], None] = lambda _: None) -> Exported:
+def write_saved_model(
+    run: Run, output: Path, progress: Callable[[str], None] = lambda _: None, fit_temperature: bool = False
+) -> Exported:
     """Write a run's best weights as a SavedModel, in float32, and compare it with the Keras model.
 
     The functions of the loaded SavedModel are those of `OneStep`; its signatures are `serving_default` (`inputs`, `states`,
@@ -54,6 +57,7 @@ def write_saved_model(run: Run, output: Path, progress: Callable[[str], None] = 
         run: the run folder.
         output: the folder to write; a SavedModel that is there is replaced, in one step where the system has such a thing.
         progress: told what is being done.
+        fit_temperature: whether the logits are divided by the temperature that predicts the held-out text best.
 
     Returns:
         What was measured; nats per character as `charedge score` counts them.
@@ -69,6 +73,8 @@ def write_saved_model(run: Run, output: Path, progress: Callable[[str], None] = 
     progress(f"reading {run.path}")
     tf.config.experimental.enable_tensor_float_32_execution(False)  # on a GPU it would round what is compared here
     model = load_model(run)
+    if fit_temperature:
+        calibrate(model, run)
     generator = OneStep(model, config, vocabulary, start_text(vocabulary, held_out))
     signatures = {"serving_default": generator.serve, "step": generator.step}
     ids = vocabulary.encode(held_out)
