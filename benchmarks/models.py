@@ -11,8 +11,11 @@ import argparse
 import csv
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from charedge.runtime import Generator
 from charedge.runtime.bundled import FOLDER, NAMES
 from process import charedge, output
 
@@ -23,12 +26,25 @@ SHAKESPEARE = (
 )
 QUIJOTE = "Writes Spanish in the manner of Don Quijote, and hardly any sense; it knows the characters of its text alone."
 NOTES = {"shakespeare": SHAKESPEARE, "shakespeare-tiny": SHAKESPEARE, "quijote": QUIJOTE}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained."""
+
+    options: tuple[object, ...]
+    teachers: tuple[str, ...] = ()
+    """Recipes whose models it learns from: what they predict, and as much text of their own as is theirs to learn. It begins with
+    the weights of the last."""
+
+
 RECIPES = {
-    "shakespeare": {"--preset": "large"},
-    "shakespeare-tiny": {"--preset": "small", "--epochs": 30},
-    "quijote": {"--preset": "base"},
+    "shakespeare": Recipe(("--preset", "large")),
+    "shakespeare-tiny": Recipe(("--preset", "small", "--epochs", 30)),
+    "quijote": Recipe(("--preset", "base")),
 }
-"""What each is trained with; the search that the presets come from is in docs/training.md."""
+"""What each is trained with; the search that they come from is in docs/training.md."""
+WRITTEN_CHARACTERS, WRITTEN_ROWS = 1_000_000, 16
 
 
 def main() -> None:
@@ -49,18 +65,37 @@ def main() -> None:
 
 
 def train(name: str, runs: Path, corpus: str) -> None:
-    """A training from its beginning, or from where it was stopped; before it those whose weights or predictions it needs."""
-    run, recipe = runs / name, []
-    for option, value in RECIPES[name]:
-        if option in ("--init-from", "--teacher"):
-            train(str(value), runs, corpus)
-            value = runs / str(value)
-        recipe += [option, value]
+    """A training from its beginning, or from where it was stopped; before it those of its teachers."""
+    run, recipe = runs / name, RECIPES[name]
+    for teacher in recipe.teachers:
+        train(teacher, runs, corpus)
     runs.mkdir(parents=True, exist_ok=True)
     if (run / "checkpoints").exists():
         run_charedge("train", "--output", run, "--resume")
+    elif recipe.teachers:
+        teachers = [runs / teacher for teacher in recipe.teachers]
+        texts = [write(teacher, seed) for seed, teacher in enumerate(teachers)]
+        taught = [part for teacher in teachers for part in ("--teacher", teacher)]
+        split = ("--validation-split", held_out_share(teachers[0], texts))
+        run_charedge("train", *texts, corpus, "--output", run, *recipe.options, *split, "--init-from", teachers[-1], *taught)
     else:
-        run_charedge("train", corpus, "--output", run, *recipe)
+        run_charedge("train", corpus, "--output", run, *recipe.options)
+
+
+def write(run: Path, seed: int) -> Path:
+    """A text by a finished run, calibrated, so that it is as varied as what the run has read."""
+    model, text = run.with_suffix(".tflite"), run.with_suffix(".txt")
+    run_charedge("convert", run, "--output", model, "--fit-temperature")
+    rows = Generator.load(model).generate_batch([""] * WRITTEN_ROWS, length=WRITTEN_CHARACTERS // WRITTEN_ROWS, seed=seed)
+    text.write_text("\n".join(rows), encoding="utf-8")
+    return text
+
+
+def held_out_share(run: Path, texts: Sequence[Path]) -> float:
+    """What share of these texts and the run's, in this order, is what the run held out."""
+    characters = json.loads((run / "config.json").read_text())["corpus"]["characters"]
+    held_out = len((run / "held_out.txt").read_text(encoding="utf-8"))
+    return (held_out - 0.5) / (characters + sum(len(text.read_text(encoding="utf-8")) for text in texts))
 
 
 def report(name: str, run: Path, model: Path) -> None:
