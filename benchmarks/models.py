@@ -11,11 +11,8 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from charedge.runtime import Generator
 from charedge.runtime.bundled import FOLDER, NAMES
 from process import charedge, output
 
@@ -26,25 +23,12 @@ SHAKESPEARE = (
 )
 QUIJOTE = "Writes Spanish in the manner of Don Quijote, and hardly any sense; it knows the characters of its text alone."
 NOTES = {"shakespeare": SHAKESPEARE, "shakespeare-tiny": SHAKESPEARE, "quijote": QUIJOTE}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is trained."""
-
-    options: tuple[object, ...]
-    teachers: tuple[str, ...] = ()
-    """Recipes whose models it learns from: what they predict, and as much text of their own as is theirs to learn. It begins with
-    the weights of the last."""
-
-
 RECIPES = {
-    "shakespeare": Recipe(("--preset", "large")),
-    "shakespeare-tiny": Recipe(("--preset", "small", "--epochs", 30)),
-    "quijote": Recipe(("--preset", "base")),
+    "shakespeare": ("--preset", "large"),
+    "shakespeare-tiny": ("--preset", "small", "--epochs", 30),
+    "quijote": ("--preset", "base"),
 }
 """What each is trained with; the search that they come from is in docs/training.md."""
-WRITTEN_CHARACTERS, WRITTEN_ROWS = 1_000_000, 16
 
 
 def main() -> None:
@@ -57,45 +41,20 @@ def main() -> None:
         if name not in RECIPES:
             parser.error(f"{name} is unknown: choose of {', '.join(RECIPES)}")
         run = options.runs / name
-        train(name, options.runs, options.corpus or name.partition("-")[0])
+        train(name, run, options.corpus or name.partition("-")[0])
         model = FOLDER / f"{name}.tflite" if name in NAMES else options.runs / f"{name}.tflite"
         card = ("--name", name, "--author", "charedge", "--license", "Apache-2.0", "--notes", NOTES[name])
         run_charedge("convert", run, "--output", model, "--fit-temperature", *card)
         report(name, run, model)
 
 
-def train(name: str, runs: Path, corpus: str) -> None:
-    """A training from its beginning, or from where it was stopped; before it those of its teachers."""
-    run, recipe = runs / name, RECIPES[name]
-    for teacher in recipe.teachers:
-        train(teacher, runs, corpus)
-    runs.mkdir(parents=True, exist_ok=True)
+def train(name: str, run: Path, corpus: str) -> None:
+    """A training from its beginning, or from where it was stopped."""
+    run.parent.mkdir(parents=True, exist_ok=True)
     if (run / "checkpoints").exists():
         run_charedge("train", "--output", run, "--resume")
-    elif recipe.teachers:
-        teachers = [runs / teacher for teacher in recipe.teachers]
-        texts = [write(teacher, seed) for seed, teacher in enumerate(teachers)]
-        taught = [part for teacher in teachers for part in ("--teacher", teacher)]
-        split = ("--validation-split", held_out_share(teachers[0], texts))
-        run_charedge("train", *texts, corpus, "--output", run, *recipe.options, *split, "--init-from", teachers[-1], *taught)
     else:
-        run_charedge("train", corpus, "--output", run, *recipe.options)
-
-
-def write(run: Path, seed: int) -> Path:
-    """A text by a finished run, calibrated, so that it is as varied as what the run has read."""
-    model, text = run.with_suffix(".tflite"), run.with_suffix(".txt")
-    run_charedge("convert", run, "--output", model, "--fit-temperature")
-    rows = Generator.load(model).generate_batch([""] * WRITTEN_ROWS, length=WRITTEN_CHARACTERS // WRITTEN_ROWS, seed=seed)
-    text.write_text("\n".join(rows), encoding="utf-8")
-    return text
-
-
-def held_out_share(run: Path, texts: Sequence[Path]) -> float:
-    """What share of these texts and the run's, in this order, is what the run held out."""
-    characters = json.loads((run / "config.json").read_text())["corpus"]["characters"]
-    held_out = len((run / "held_out.txt").read_text(encoding="utf-8"))
-    return (held_out - 0.5) / (characters + sum(len(text.read_text(encoding="utf-8")) for text in texts))
+        run_charedge("train", corpus, "--output", run, *RECIPES[name])
 
 
 def report(name: str, run: Path, model: Path) -> None:

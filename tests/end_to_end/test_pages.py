@@ -3,6 +3,8 @@
 import importlib.util
 import re
 import shlex
+import subprocess
+import sys
 
 from charedge.runtime.bundled import FOLDER, NAMES
 from conftest import REPOSITORY
@@ -42,13 +44,13 @@ def test_the_session_in_the_readme_runs(charedge):
     assert result.stdout[:15] == shown[:15]
 
 
-def test_the_python_of_the_command_line_page_runs(train, process, tmp_path, monkeypatch, capsys):
+def test_the_python_of_the_command_line_page_runs(train, process, tmp_path):
     """It loads the SavedModel that the text before it makes; the prompts' characters are in the tests' text, too."""
     assert process("convert", train().path, "--format", "saved-model", "--output", tmp_path / "bard").returncode == 0
-    monkeypatch.chdir(tmp_path)
     (block,) = re.findall(r"```python\n(.*?)```", (DOCS / "command-line.md").read_text(encoding="utf-8"), re.DOTALL)
-    exec(block, {})
-    assert re.match(r"\[b'ROMEO:.* b'JULIET:", capsys.readouterr().out.replace("\n", " "))
+    result = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert re.match(r"\[b'ROMEO:.* b'JULIET:", result.stdout.replace("\n", " "))
 
 
 def test_the_python_in_the_readme_runs(tmp_path, monkeypatch, capsys):
