@@ -8,8 +8,9 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/charedge demo
 
+# A file of tests is one process' work: what its tests share is made once.
 test: .venv/installed .venv-tflite/installed
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 # Google's own reader must read our files: its display, its list of files and their content.
 test-metadata: .venv/installed .venv-support/installed
