@@ -143,8 +143,8 @@ def main() -> None:
         print(f"{name:50} {one.seconds:12.2f} {one.peak_rss_bytes / 2**20:12.0f}")
     if options.json:
         processes = {name: {"seconds": one.seconds, "peak_rss_bytes": one.peak_rss_bytes} for name, one in starts.items()}
-        loops_figures = {"microseconds_per_character": microseconds, "ratios": ratios, "rounds": rounds}
-        figures = {"versions": versions, **loops_figures, "processes": processes}
+        figures = {"versions": versions, "microseconds_per_character": microseconds, "ratios": ratios, "rounds": rounds}
+        figures["processes"] = processes
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 

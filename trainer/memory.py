@@ -24,6 +24,7 @@ def training_bytes(vocabulary_size: int, config: Config, teachers: Sequence[Conf
 
     Args:
         vocabulary_size: V.
+        config: the network's shape, the batch's, and whether a moving average of the weights is kept.
         teachers: the networks whose predictions it learns from.
     """
     kept = 1 + ADAM_MOMENTS + bool(config.average)

@@ -89,7 +89,7 @@ CHECKS = {
     "python": run_python,
     "python3": run_python,
     "charedge": nothing,  # run above
-    **dict.fromkeys((".", "apt", "export", "journalctl", "git", "cd"), nothing),
+    **dict.fromkeys((".", "apt", "export", "journalctl"), nothing),
 }
 
 
