@@ -22,15 +22,17 @@ from ..runtime.scoring import to_bits
 from ..runtime.text import NORMALIZATIONS, Normalization, normalize, read_bytes, read_text
 from ..runtime.vocabulary import UNKNOWN_ID, Vocabulary
 from .bars import Bars
-from .cluster import is_chief
+from .cluster import is_chief, workers
 from .encoding import Encoded, encode_corpus
 from .lock import locked
 from .memory import require_memory
 from .presets import DEFAULT, PRESETS
-from .run import CALIBRATION_CHARACTERS, MAX_HELD_OUT_CHARACTERS, Config, Run
+from .run import BFLOAT16, CALIBRATION_CHARACTERS, MAX_HELD_OUT_CHARACTERS, Config, Run
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from .accelerators import Hardware
 
 app = typer.Typer(**PLAIN)
 
@@ -56,6 +58,7 @@ WHOLE: dict[str, tuple[int, int]] = {
     "patience": (0, 1_000_000),
     "min_count": (1, 1_000_000_000),
     "seed": (0, 2**32 - 1),
+    "cpu_devices": (1, 64),
 }
 """The least and the most of options that are whole numbers; a model file has bounds, too."""
 SHARES = ("dropout", "output_dropout", "embedding_dropout", "weight_drop", "average")
@@ -127,8 +130,12 @@ def train(
     ] = None,
     teacher_weight: Annotated[float, typer.Option(help="How much of the loss is theirs.")] = 0.5,
     precision: Annotated[
-        str, typer.Option(metavar="|".join(CHOICES["precision"]), help="auto takes what the hardware is best at.")
+        str, typer.Option(metavar="|".join(CHOICES["precision"]), help="auto: bfloat16 on a CPU that has it, else float32.")
     ] = "auto",
+    cpu_devices: Annotated[
+        int | None,
+        typer.Option(help="Devices to divide the CPU into, which share each batch.  [default: as many as are faster]"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of weights, order and dropout.")] = 1,
     checkpoint_minutes: CHECKPOINT_MINUTES = 10.0,
     quiet: QUIET = False,
@@ -156,7 +163,13 @@ def train(
     if is_chief():
         _check_new(run, overwrite)
     names = {field.name for field in fields(Config)}
-    values = {**PRESETS[preset], "precision": precision, "seed": seed, **{k: v for k, v in given.items() if k in names}}
+    values = {
+        **PRESETS[preset],
+        "precision": precision,
+        "seed": seed,
+        "cpu_devices": None,
+        **{k: v for k, v in given.items() if k in names},
+    }
     if init_from is not None:
         values.update(_shape_of(Run(init_from), given))
     if "teacher_weight" in given and not teacher:
@@ -176,8 +189,7 @@ def train(
         corpus=_record(corpus, encoded),
         versions=_versions(),
     )
-    weights = None if init_from is None else _transferred(Run(init_from), encoded.vocabulary)
-    _train(run, Config(**values), encoded, weights=weights, **show)
+    _train(run, Config(**values), encoded, first=None if init_from is None else Run(init_from), **show)
 
 
 def _encode(sources: list[str], normalization: Normalization, vocabulary: Vocabulary | None, min_count: int) -> Encoded:
@@ -225,10 +237,13 @@ def _resumed(run: Run, given: Mapping[str, Any]) -> Config:
     values = {**asdict(recorded), "init_from": recorded.initialized_from, "teacher": " ".join(recorded.teachers)}
     if "teacher" in given:
         given = {**given, "teacher": " ".join(map(str, given["teacher"]))}
+    same = {("precision", "auto")}
+    if recorded.precision == BFLOAT16:
+        same.add(("precision", "float32"))  # the way out on a GPU, which cannot go on in bfloat16
     different = {
         name: value
         for name, value in given.items()
-        if name not in RESUMABLE and str(value) != str(values.get(name)) and (name, value) != ("precision", "auto")
+        if name not in RESUMABLE and str(value) != str(values.get(name)) and (name, value) not in same
     }
     if different:
         shown = ", ".join(f"--{name.replace('_', '-')} {value} (was {values.get(name)})" for name, value in different.items())
@@ -238,7 +253,8 @@ def _resumed(run: Run, given: Mapping[str, Any]) -> Config:
         raise CharedgeError(
             f"--epochs {epochs} is less than the {recorded.epochs} that {run.path} was begun with: give more, or none."
         )
-    return replace(recorded, epochs=epochs)
+    precision = "float32" if given.get("precision") == "float32" else recorded.precision
+    return replace(recorded, epochs=epochs, precision=precision)
 
 
 def _same_text(run: Run, config: Config, sources: list[str] | None, fixed: Vocabulary | None) -> Encoded:
@@ -284,7 +300,6 @@ def _shape_of(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _transferred(run: Run, vocabulary: Vocabulary) -> list[np.ndarray]:
     """A run's weights for another vocabulary: rows of characters that it knows are kept, others begin at random."""
-    require_tensorflow("train", "train")
     from .model import load_model, transferred_weights
 
     return transferred_weights(load_model(run), run.config(), run.vocabulary(), vocabulary)
@@ -331,14 +346,15 @@ def finetune(
         patience=0,
         average=0.0,
         quantization_aware="int4",
+        precision="auto" if recorded.precision == BFLOAT16 else recorded.precision,  # a GPU takes no bfloat16
+        cpu_devices=None,
         teachers=(),
         initialized_from=str(run),
         versions=_versions(),
         ended=None,
     )
-    weights = _transferred(finished, vocabulary)
     show = {"checkpoint_minutes": checkpoint_minutes, "quiet": quiet, "json_log": json_log}
-    _train(tuned, config, encoded, weights=weights, **show)
+    _train(tuned, config, encoded, first=finished, **show)
 
 
 def _train(
@@ -350,9 +366,9 @@ def _train(
     quiet: bool,
     json_log: Path | None,
     resume: bool = False,
-    weights: list[np.ndarray] | None = None,
+    first: Run | None = None,
 ) -> None:
-    """Train on a corpus that was encoded, from random weights, these, or a checkpoint, and say how it went."""
+    """Train on a corpus that was encoded, from random weights, those of a `first` run, or a checkpoint; say how it went."""
     vocabulary, ids = encoded.vocabulary, encoded.ids
     boundary = int(len(ids) * (1 - config.validation_split))
     if len(ids) - boundary < 2:
@@ -361,18 +377,18 @@ def _train(
             "give a longer text or a larger share."
         )
     require_tensorflow("train", "train")
-    from .devices import has_gpu, resolve_precision
+    from .distribution import choose_strategy
     from .loop import Data, Training
     from .progress import Progress
 
-    if not has_gpu():
-        windows = boundary // config.sequence_length
-        teachers = [Run(Path(path)).config() for path in config.teachers]
-        require_memory(len(vocabulary), replace(config, batch_size=min(config.batch_size, windows)), teachers)
-    config = replace(config, precision=resolve_precision(config.precision))
+    config, hardware = _prepared(run, config, resume, boundary // config.sequence_length)
+    smaller = replace(config, batch_size=min(config.batch_size, boundary // config.sequence_length))
+    require_memory(len(vocabulary), smaller, [Run(Path(path)).config() for path in config.teachers], hardware)
+    strategy = choose_strategy(hardware)  # before TensorFlow does anything else
+    weights = None if first is None else _transferred(first, vocabulary)
     data = Data(vocabulary, ids.part(0, boundary), ids.part(boundary, len(ids)))
     with locked(run.path) if is_chief() else nullcontext():
-        training = Training(run, config, data, checkpoint_minutes * 60)
+        training = Training(run, config, data, hardware, strategy, checkpoint_minutes * 60)
         progress = Progress(config.epochs, training.batches.steps, quiet or not training.writes, json_log)
         if resume:
             training.resume(progress.warn)
@@ -387,11 +403,47 @@ def _train(
         model = f"{config.cell.upper()} {config.layers} x {config.units}"
         progress.say(
             f"{encoded.characters:,} characters, {len(vocabulary) - 1} distinct; {model}, {training.model.count_params():,} "
-            f"parameters; {config.precision} on {training.strategy.num_replicas_in_sync} device(s)"
+            f"parameters; {config.precision} on {hardware}"
         )
         history = training.train(progress)
     if training.writes:
         _say_result(run, model, history)
+
+
+def _prepared(run: Run, config: Config, resume: bool, windows: int) -> tuple[Config, Hardware]:
+    """Find out what to train on, and settle what depends on it: the precision, and how many devices the CPU is divided into.
+
+    Raises:
+        InvalidOption: the options ask for what this hardware cannot do.
+        CharedgeError: a GPU cannot be used, or a resume would go wrong on it.
+    """
+    from .accelerators import Hardware, find_gpus, resolve_precision
+    from .distribution import divide_cpu, faster_cpu_devices
+
+    def warn(message: str) -> None:
+        say(f"warning: {message}")
+
+    gpus = find_gpus(warn)
+    if resume and gpus and config.precision == BFLOAT16:
+        raise CharedgeError(
+            f"{run.path} was trained in {BFLOAT16} on {config.hardware or 'unrecorded hardware'}, and that precision gives wrong "
+            "gradients on a GPU: add --precision float32 to go on, or train again with --overwrite if it was on a GPU before."
+        )
+    config = replace(config, precision=resolve_precision(config.precision, gpus))
+    if gpus or workers() > 1:
+        if config.cpu_devices is not None and config.cpu_devices > 1 and not resume:
+            raise InvalidOption(
+                f"--cpu-devices {config.cpu_devices} is for one process on a CPU, and this training runs on "
+                f"{'a GPU' if gpus else 'several workers'}: leave it out."
+            )
+        hardware = Hardware(gpus, workers=workers())
+    else:
+        devices = config.cpu_devices or faster_cpu_devices(config, windows)
+        hardware = divide_cpu(devices)
+        if hardware.cpu_devices < devices:
+            warn("TensorFlow was started before this training, whose CPU can no longer be divided: it is slower on one device.")
+        config = replace(config, cpu_devices=devices if resume else hardware.cpu_devices)
+    return replace(config, hardware=str(hardware)), hardware
 
 
 def _say_result(run: Run, model: str, history: list[Any]) -> None:

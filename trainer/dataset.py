@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
@@ -74,6 +75,15 @@ class Streams:
 
 
 BATCHINGS = {"shuffled": Windows, "carried": Streams}
+
+
+def prefetched(batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same batches, each read from memory or disk while the one before is in use."""
+    with ThreadPoolExecutor(1, "windows") as reader:
+        coming = reader.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = reader.submit(next, batches, None)
+            yield batch
 
 
 def _require_window(ids: Ids, sequence_length: int) -> None:

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from .dropout import SharedDropout
+
 Tensors = tuple[tf.Tensor, ...]
 
 
@@ -193,7 +195,7 @@ class FastLSTM(keras.layers.LSTM):
         return states[0], outputs, states
 
 
-FAST_LAYERS = {"gru": FastGRU, "lstm": FastLSTM}
+FAST_LAYERS = {"gru": FastGRU, "lstm": FastLSTM, "dropout": SharedDropout}
 
 
 def _weights(cell: Any, dtype: tf.DType) -> Tensors:
@@ -202,8 +204,8 @@ def _weights(cell: Any, dtype: tf.DType) -> Tensors:
 
 
 def _applies(layer: Any, mask: Any, training: bool) -> bool:
-    """Whether the equations here are the layer's, and there is no cuDNN to do better."""
+    """Whether the equations here are the layer's."""
     cell = layer.cell
     default = cell.activation is keras.activations.tanh and cell.recurrent_activation is keras.activations.sigmoid and cell.use_bias
     plain = default and not (cell.dropout or cell.recurrent_dropout or layer.go_backwards or layer.unroll)
-    return bool(training) and plain and mask is None and not tf.config.list_logical_devices("GPU")
+    return bool(training) and plain and mask is None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import keras
 import numpy as np
@@ -20,24 +22,29 @@ from ..runtime.interrupts import Interrupted, Request, deferred_interrupts
 from ..runtime.sampling import Sampler, Sampling, random_rows
 from ..runtime.scoring import to_bits
 from ..runtime.vocabulary import Vocabulary
+from .accelerators import Hardware
 from .checkpoints import Position, restore_checkpoint, save_checkpoint
 from .cluster import is_chief, workers
 from .curves import draw_curves
-from .dataset import BATCHINGS, Ids
-from .devices import choose_strategy, deal, has_gpu
+from .dataset import BATCHINGS, Ids, prefetched
+from .distribution import deal
+from .dropout import SharedDropout
 from .evaluation import chunk_loss, evaluate_ids
 from .fast_recurrence import FAST_LAYERS
+from .gradient_check import check_gradient
 from .model import LAYERS, build_model, save_model, state_size
 from .optimization import build_optimizer, compile_train_step, schedule_of
 from .progress import Progress
 from .run import Config, Epoch, Run
 from .teachers import Teachers
 
+CUDNN_LAYERS = {**LAYERS, "dropout": SharedDropout}
 VALIDATION_STREAMS = 64
 STREAM_CHARACTERS = 500  # the fewest that a validation stream should have
 SAMPLE_LENGTH = 200
 UNTRAINED_TOLERANCE = 0.1  # of ln V
 STOP, SAVE = 0, 1  # what a worker asks the others for
+OUT_OF_MEMORY = re.compile("out of memory|ALLOC_FAILED|OOM", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -49,15 +56,57 @@ class Data:
     validation: Ids
 
 
+class Step(NamedTuple):
+    """What a step gives, which may still be computed."""
+
+    loss: tf.Tensor
+    """The mean nats of the batch."""
+    asked: tf.Tensor
+    """What all workers ask for: float32 [2], at STOP and SAVE."""
+
+
+class Pace:
+    """The time that steps take, without the first one of an epoch, which may compile."""
+
+    def __init__(self) -> None:
+        self._lap = self._begun = time.perf_counter()
+        self._steps = 0
+
+    def dispatched(self) -> None:
+        """Count one more step."""
+        if not self._steps:
+            self._begun = time.perf_counter()
+        self._steps += 1
+
+    def lap(self) -> float:
+        """The seconds since the last call."""
+        before, self._lap = self._lap, time.perf_counter()
+        return self._lap - before
+
+    def seconds_per_step(self) -> float:
+        """The mean over the steps so far."""
+        return max(time.perf_counter() - self._begun, 1e-9) / max(1, self._steps - 1)
+
+
 class Training:
     """One run's model, optimiser and data, ready to go from any position."""
 
-    def __init__(self, run: Run, config: Config, data: Data, checkpoint_seconds: float = math.inf) -> None:
+    def __init__(
+        self,
+        run: Run,
+        config: Config,
+        data: Data,
+        hardware: Hardware,
+        strategy: tf.distribute.Strategy,
+        checkpoint_seconds: float = math.inf,
+    ) -> None:
         """
         Args:
             run: where it is kept.
             config: what to do, the precision resolved.
             data: the ids to train and to validate on.
+            hardware: what it runs on.
+            strategy: from `choose_strategy`, for this hardware.
             checkpoint_seconds: how long an epoch may go on without a checkpoint.
 
         Raises:
@@ -65,20 +114,20 @@ class Training:
             CharedgeError: the text is shorter than a window.
         """
         self.run, self.config, self.data, self.checkpoint_seconds = run, config, data, checkpoint_seconds
-        self.strategy = choose_strategy()
+        self.hardware, self.strategy = hardware, strategy
         self.writes = is_chief()
         self.batches = BATCHINGS[config.batching](data.train, config.sequence_length, self._batch_size(), config.seed)
         self.schedule = schedule_of(config, self.batches.steps)
         self.size = state_size(config.cell, config.layers, config.units)
         keras.utils.set_random_seed(config.seed)
-        if not has_gpu():  # a resume is exact on the CPU; on a GPU some kernels have no deterministic form
+        if not hardware.gpus:  # a resume is exact on the CPU; on a GPU some kernels have no deterministic form
             tf.config.experimental.enable_op_determinism()
         keras.config.set_dtype_policy(config.precision)
         with self.strategy.scope():
-            cudnn, layers = (True, LAYERS) if has_gpu() else ("auto", FAST_LAYERS)
-            self.model = build_model(len(data.vocabulary), config, config.precision, cudnn, layers)
+            self.cudnn, self.layers = (True, CUDNN_LAYERS) if hardware.gpus else ("auto", FAST_LAYERS)
+            self.model = build_model(len(data.vocabulary), config, config.precision, self.cudnn, self.layers)
             teachers = [Run(Path(path)) for path in config.teachers]
-            self.teachers = Teachers(teachers, data.vocabulary, config.precision, cudnn, layers)
+            self.teachers = Teachers(teachers, data.vocabulary, config.precision, self.cudnn, self.layers)
             self.seeds = keras.random.SeedGenerator(config.seed)
             self.optimizer = build_optimizer(self.model, config, self.schedule)
         arguments = (self.model, self.teachers, self.optimizer, config, self.batches.batch_size, self.seeds, self.strategy)
@@ -130,19 +179,25 @@ class Training:
             Every epoch's figures.
 
         Raises:
-            CharedgeError: the loss is no number any more, or another worker is gone.
+            CharedgeError: a gradient is wrong on this hardware; the loss is NaN or infinite; the memory is not enough; or another
+                worker is gone.
             Interrupted: SIGINT or SIGTERM came; a checkpoint was saved after the step under way.
         """
         with progress, deferred_interrupts() as request:
             try:
+                self._check_gradient()
                 if not self.trained:
                     self._check_untrained(progress)
                 while self.position.epoch < self.config.epochs and not self._patience_ended():
-                    self._train_epoch(progress, request)
+                    stop_asked = self._train_epoch(progress, request)
                     self._end_epoch(progress)
-                    if request.number is not None and workers() == 1:  # several stop together, at the next step's all-reduce
-                        self._stop(progress, request.number)
+                    if stop_asked or (request.number is not None and workers() == 1):  # several workers stop together
+                        self._stop(progress, request.number or signal.SIGTERM)
+            except tf.errors.ResourceExhaustedError as error:
+                raise self._out_of_memory(error) from None
             except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError) as error:
+                if OUT_OF_MEMORY.search(str(error)):
+                    raise self._out_of_memory(error) from None
                 if workers() == 1:
                     raise
                 raise CharedgeError(
@@ -161,6 +216,11 @@ class Training:
         progress.say(f"stopped after {where} and saved; go on with: charedge train --resume --output {self.run.path}")
         raise Interrupted(number)
 
+    def _check_gradient(self) -> None:
+        """Before the first step: a backward kernel that is wrong would only make the training worse, in silence."""
+        gpus = [device.name for device in tf.config.list_logical_devices("GPU")] if self.hardware.gpus else []
+        check_gradient(self.config, gpus or ["CPU:0"], self.cudnn, self.layers)
+
     def _check_untrained(self, progress: Progress) -> None:
         """Before the first step every token is about as likely as another; a loss far from ln V means a broken set-up."""
         window = next(self.batches.epoch(0))
@@ -170,40 +230,68 @@ class Training:
         if not abs(loss - expected) <= UNTRAINED_TOLERANCE * expected:
             progress.warn("an untrained model's loss should be about ln(vocabulary); check the installation of TensorFlow.")
 
-    def _train_epoch(self, progress: Progress, request: Request) -> None:
-        position, steps = self.position, self.batches.steps
+    def _train_epoch(self, progress: Progress, request: Request) -> bool:
+        """Dispatch one batch after the other; what a step gives is read when the next one is under way.
+
+        Returns:
+            Whether a worker asked to stop when the epoch was as good as over.
+        """
+        position = self.position
         progress.start_epoch(position.epoch + 1, position.step)
-        characters = self.batches.batch_size * self.config.sequence_length
-        saved, seconds = time.monotonic(), 0.0  # of the steps done here, without the first, which compiles
-        for number, windows in enumerate(self.batches.epoch(position.epoch, position.step)):
-            start = time.perf_counter()
+        pace, saved, stop_asked = Pace(), time.monotonic(), False
+        before: Step | None = None
+        for windows in prefetched(self.batches.epoch(position.epoch, position.step)):
             stop, save = request.number is not None, time.monotonic() - saved > self.checkpoint_seconds
             asks = tf.constant([float(stop), float(save)])  # at STOP and SAVE
             loss, self.state, asked = self.train_step(deal(self.strategy, windows), self.state, asks)
-            loss, asked = float(loss), asked.numpy()
-            took = time.perf_counter() - start
-            if not math.isfinite(loss):
-                self._explain_divergence(loss)
-            position.step += 1
-            position.loss_sum += loss
-            position.seconds += took
-            seconds += took if number else 0.0
-            per_step = seconds / number if number else took
-            steps_left = (self.config.epochs - position.epoch) * steps - position.step
-            mean = position.loss_sum / position.step
-            rate = float(self.schedule(position.epoch * steps + position.step))
-            progress.update(position.epoch + 1, position.step, mean, characters / per_step, per_step * steps_left, rate)
-            if asked.any() and position.step < steps:  # every worker sees the same, and takes part
+            pace.dispatched()
+            step, before = before, Step(loss, asked)
+            if step is None:
+                continue
+            self._read(step, pace, progress)
+            wanted = step.asked.numpy()
+            if wanted.any() and position.step + 1 < self.batches.steps:  # every worker sees the same, and takes part
+                self._read(before, pace, progress)
+                before = None
                 self._save()
                 saved = time.monotonic()
-                if asked[STOP]:
-                    self._stop(progress, request.number or 15)
+                if wanted[STOP]:
+                    self._stop(progress, request.number or signal.SIGTERM)
+            stop_asked |= bool(wanted[STOP])
+        if before is not None:
+            self._read(before, pace, progress)
+            stop_asked |= bool(before.asked.numpy()[STOP])
+        return stop_asked
+
+    def _read(self, step: Step, pace: Pace, progress: Progress) -> None:
+        """Wait for a step's loss, and count it."""
+        position, steps = self.position, self.batches.steps
+        loss = float(step.loss)
+        if not math.isfinite(loss):
+            self._explain_divergence(loss)
+        position.step += 1
+        position.loss_sum += loss
+        position.seconds += pace.lap()
+        per_step = pace.seconds_per_step()
+        steps_left = (self.config.epochs - position.epoch) * steps - position.step
+        rate = float(self.schedule(position.epoch * steps + position.step))
+        characters = self.batches.batch_size * self.config.sequence_length
+        mean = position.loss_sum / position.step
+        progress.update(position.epoch + 1, position.step, mean, characters / per_step, per_step * steps_left, rate)
 
     def _explain_divergence(self, loss: float) -> NoReturn:
         best = f"{self.run.model} keeps the best weights so far" if self.run.model.exists() else "no epoch was finished"
+        batch, epoch = self.position.step + 1, self.position.epoch + 1
         raise CharedgeError(
-            f"the loss became {loss} in epoch {self.position.epoch + 1}: train again with a smaller --learning-rate than "
-            f"{self.config.learning_rate:g}, or a smaller --clip-norm; {best}."
+            f"the loss became {loss} in batch {batch} of epoch {epoch} (seen while the next one ran): train again with a smaller "
+            f"--learning-rate than {self.config.learning_rate:g}, or a smaller --clip-norm; {best}."
+        )
+
+    def _out_of_memory(self, error: tf.errors.OpError) -> CharedgeError:
+        where = "the GPU" if self.hardware.gpus else "this machine"
+        return CharedgeError(
+            f"the memory of {where} is not enough ({str(error.message).strip().splitlines()[0][:200]}): train again with a smaller "
+            f"--batch-size than {self.config.batch_size}, a smaller --sequence-length or fewer --units, or end what else uses it."
         )
 
     def _save(self) -> None:

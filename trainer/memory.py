@@ -7,34 +7,58 @@ import resource
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..runtime.errors import CharedgeError
 from .run import GATES, Config
 
+if TYPE_CHECKING:
+    from .accelerators import Hardware
+
 FLOAT = 4
 STARTED = 600 << 20
 """TensorFlow and what comes with it, before a model is built."""
+GPU_STARTED = 1 << 30
+"""CUDA, cuDNN and their workspace on a GPU."""
 ADAM_MOMENTS = 2
 VALIDATION_POSITIONS = 64 * 500
 """Characters that validation reads at once."""
 
 
-def training_bytes(vocabulary_size: int, config: Config, teachers: Sequence[Config] = ()) -> int:
+def training_bytes(vocabulary_size: int, config: Config, teachers: Sequence[Config] = (), replicas: int = 1) -> int:
     """The most that a training on a CPU in float32 holds at once; measured peaks were within a third of it.
 
     Args:
         vocabulary_size: V.
         config: the network's shape, the batch's, and whether a moving average of the weights is kept.
         teachers: the networks whose predictions it learns from.
+        replicas: logical devices of the CPU, each of which holds the weights and a share of the batch.
     """
-    kept = 1 + ADAM_MOMENTS + bool(config.average)
-    copies = 3 * kept + 6  # a checkpoint holds all that is kept twice more; gradients, and what makes them
-    weights = copies * _parameters(vocabulary_size, config) + sum(2 * _parameters(vocabulary_size, teacher) for teacher in teachers)
+    kept = _kept(config)
+    copies = (kept + 6) * replicas + 2 * kept  # a checkpoint holds all that is kept twice more; gradients, and what makes them
+    weights = copies * _parameters(vocabulary_size, config)
+    weights += 2 * replicas * sum(_parameters(vocabulary_size, teacher) for teacher in teachers)
+    return STARTED + FLOAT * int(weights + _batch_floats(vocabulary_size, config, teachers))
+
+
+def gpu_training_bytes(vocabulary_size: int, config: Config, teachers: Sequence[Config] = (), gpus: int = 1) -> int:
+    """The most that a training holds on each of several GPUs that share a batch: an estimate, in float32, not measured."""
+    weights = (_kept(config) + 6) * _parameters(vocabulary_size, config)
+    weights += 2 * sum(_parameters(vocabulary_size, teacher) for teacher in teachers)
+    return GPU_STARTED + FLOAT * int(weights + _batch_floats(vocabulary_size, config, teachers) / gpus)
+
+
+def _kept(config: Config) -> int:
+    """Floats kept for each weight: itself, the moments of its gradient, its moving average."""
+    return 1 + ADAM_MOMENTS + bool(config.average)
+
+
+def _batch_floats(vocabulary_size: int, config: Config, teachers: Sequence[Config]) -> float:
+    """The floats of a batch's activations and logits."""
     positions = config.batch_size * config.sequence_length
     activations = positions * (4 * config.embedding_dim + 15 * config.layers * config.units)
     activations += positions * sum(teacher.embedding_dim + 8 * teacher.units + 2 * vocabulary_size for teacher in teachers)
-    logits = 1.5 * max(positions, VALIDATION_POSITIONS) * vocabulary_size
-    return STARTED + FLOAT * int(weights + activations + logits)
+    return activations + 1.5 * max(positions, VALIDATION_POSITIONS) * vocabulary_size
 
 
 def _parameters(vocabulary_size: int, config: Config) -> int:
@@ -43,16 +67,22 @@ def _parameters(vocabulary_size: int, config: Config) -> int:
     return vocabulary_size * embedding_dim + columns * (inputs + layers * (units + 2)) + (units + 1) * vocabulary_size
 
 
-def require_memory(vocabulary_size: int, config: Config, teachers: Sequence[Config] = ()) -> None:
+def require_memory(vocabulary_size: int, config: Config, teachers: Sequence[Config], hardware: Hardware) -> None:
     """
     Raises:
-        CharedgeError: a training of this size needs more memory than is free.
+        CharedgeError: a training of this size needs more memory than is free, on this machine or on its fullest GPU.
     """
-    needed, available = training_bytes(vocabulary_size, config, teachers), available_bytes()
+    if hardware.gpus:
+        where = hardware.gpus[0].name if len(hardware.gpus) == 1 else "each GPU"
+        needed = gpu_training_bytes(vocabulary_size, config, teachers, len(hardware.gpus))
+        available = min((gpu.free_bytes for gpu in hardware.gpus if gpu.free_bytes is not None), default=sys.maxsize)
+    else:
+        where = "this machine"
+        needed, available = training_bytes(vocabulary_size, config, teachers, hardware.cpu_devices), available_bytes()
     if needed > available:
         raise CharedgeError(
             f"--units {config.units}, --batch-size {config.batch_size} and --sequence-length {config.sequence_length} need about "
-            f"{_gigabytes(needed)} of memory to train and this machine has {_gigabytes(available)} free: choose fewer --units, "
+            f"{_gigabytes(needed)} of memory to train and {where} has {_gigabytes(available)} free: choose fewer --units, "
             "a smaller --batch-size or --sequence-length."
         )
 

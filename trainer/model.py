@@ -15,7 +15,7 @@ from ..runtime.vocabulary import Vocabulary
 from .run import GATES, Cell, Config, Run
 
 EMBEDDING, RECURRENT, LOGITS = "embedding", "recurrent_{}", "logits"
-LAYERS = {"gru": keras.layers.GRU, "lstm": keras.layers.LSTM}
+LAYERS: dict[str, Any] = {"gru": keras.layers.GRU, "lstm": keras.layers.LSTM, "dropout": keras.layers.Dropout}
 
 
 def state_size(cell: Cell, layers: int, units: int) -> int:
@@ -33,7 +33,7 @@ def build_model(
         config: the shape and the dropouts.
         dtype: a Keras dtype policy; state and logits are float32 in any.
         cudnn: True on a GPU, so that Keras may not fall back to its own loop in silence.
-        layers: the class of a recurrent layer for each cell.
+        layers: the class of a recurrent layer for each cell, and of a dropout.
 
     Returns:
         A model from {"tokens": int32 [B, T], "state": float32 [B, S]} to {"logits": float32 [B, T, V], "state": [B, S]}.
@@ -43,7 +43,7 @@ def build_model(
     state = keras.Input((size,), dtype="float32", name="state")
     parts: Any = keras.ops.split(state, size // config.units, axis=1) if size > config.units else [state]  # each [B, units]
     x = keras.layers.Embedding(vocabulary_size, config.embedding_dim, dtype=dtype, name=EMBEDDING)(tokens)  # [B, T, embedding_dim]
-    x = _dropout(x, config.embedding_dropout, dtype, "embedding_dropout")
+    x = _dropped(x, layers["dropout"], config.embedding_dropout, dtype, "embedding_dropout")
     after = []
     for i in range(config.layers):
         options: dict[str, Any] = {"use_cudnn": cudnn, "dtype": dtype, "name": RECURRENT.format(i)}
@@ -51,14 +51,14 @@ def build_model(
         x, *states = layer(x, initial_state=parts[i * per_layer : (i + 1) * per_layer])  # x [B, T, units]
         after += states
         last = i == config.layers - 1 and config.output_dropout is not None
-        x = _dropout(x, config.output_dropout if last else config.dropout, dtype, f"dropout_{i}")
+        x = _dropped(x, layers["dropout"], config.output_dropout if last else config.dropout, dtype, f"dropout_{i}")
     logits = keras.layers.Dense(vocabulary_size, dtype="float32", name=LOGITS)(x)  # [B, T, V]
     state_after = keras.ops.concatenate(after, axis=1) if len(after) > 1 else after[0]
     return keras.Model({"tokens": tokens, "state": state}, {"logits": logits, "state": state_after}, name="charedge")
 
 
-def _dropout(x: Any, rate: float | None, dtype: str, name: str) -> Any:
-    return keras.layers.Dropout(rate, dtype=dtype, name=name)(x) if rate else x
+def _dropped(x: Any, layer: Any, rate: float | None, dtype: str, name: str) -> Any:
+    return layer(rate, dtype=dtype, name=name)(x) if rate else x
 
 
 def weight_shapes(vocabulary_size: int, config: Config) -> list[tuple[int, ...]]:

@@ -45,6 +45,7 @@ def build_optimizer(model: keras.Model, config: Config, schedule: Any) -> Any:
         optimizer.exclude_from_weight_decay(var_names=["bias"])
     else:
         optimizer = keras.optimizers.Adam(schedule, **averages)
+    optimizer._all_reduce_sum_gradients = list  # they come summed: Keras would send them across the devices once more
     if config.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(model.trainable_variables)
@@ -76,7 +77,7 @@ def compile_train_step(
         the replicas, and float32 [n] that each worker asks for) to (the mean nats of the batch's text, the state after, what all
         workers ask for).
     """
-    variables, replicas = model.trainable_variables, strategy.num_replicas_in_sync
+    variables = model.trainable_variables
     predictions = batch_size * config.sequence_length
     sizes = [state_size(config.cell, config.layers, config.units), teachers.size]
     scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
@@ -101,7 +102,7 @@ def compile_train_step(
         if config.clip_norm:  # of the sum: each replica's own would not add up to it
             limit = config.clip_norm * (optimizer.dynamic_scale if scales else 1.0)
             gradients, _ = tf.clip_by_global_norm(gradients, limit)
-        optimizer.apply([gradient / replicas for gradient in gradients], variables)  # Keras adds the replicas' up again
+        optimizer.apply(gradients, variables)
         state = tf.concat([tf.cast(outputs["state"], tf.float32), taught], axis=1)
         sums = replica.all_reduce(tf.distribute.ReduceOp.SUM, [loss, tf.identity(asked)])  # a tensor of each replica's own
         return sums[0], state, sums[1]

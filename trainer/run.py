@@ -19,6 +19,7 @@ Cell = Literal["gru", "lstm"]
 GATES: dict[Cell, int] = {"gru": 3, "lstm": 4}
 MAX_HELD_OUT_CHARACTERS = 1_000_000
 CALIBRATION_CHARACTERS = 32_000
+BFLOAT16 = "mixed_bfloat16"
 
 READABLE: dict[str, Callable[[Any], bool]] = {
     "cell": lambda value: value in ("gru", "lstm"),
@@ -32,6 +33,8 @@ READABLE: dict[str, Callable[[Any], bool]] = {
     "quantization_aware": lambda value: value in (None, "int4"),
     "initialized_from": lambda value: value is None or type(value) is str,
     "teachers": lambda value: type(value) is list and all(type(path) is str for path in value),
+    "hardware": lambda value: value is None or type(value) is str,
+    "cpu_devices": lambda value: value is None or (type(value) is int and 1 <= value <= 64),
     "ended": lambda value: value is None or type(value) is str,
 }
 """What `config.json` may say of that which others than the trainer read."""
@@ -96,6 +99,10 @@ class Config:
     """The name of the settings that held where no option said otherwise."""
     quantization_aware: Literal["int4"] | None = None
     """What the recurrent weights are rounded to while they are trained."""
+    hardware: str | None = None
+    """What it ran on last: the GPUs with their memory, or the CPU with its threads."""
+    cpu_devices: int | None = 1
+    """Logical devices that the CPU is divided into; None where none were needed, on a GPU."""
     ended: str | None = None
     """When the last epoch ended so far (UTC)."""
 

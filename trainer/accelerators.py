@@ -1,0 +1,178 @@
+"""What a training runs on: the GPUs that TensorFlow can use, or the CPU; their memory; and the precision that is right there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow as tf
+
+from ..runtime.errors import CharedgeError, InvalidOption
+from .cluster import workers
+from .run import BFLOAT16
+
+NVIDIA = ("dev/nvidia[0-9]*", "proc/driver/nvidia/gpus/*", "usr/lib/wsl/lib/libcuda.so*")
+"""What an NVIDIA driver puts into a file system, Windows' subsystem for Linux included."""
+DIAGNOSIS_SECONDS = 120
+TO_THE_CPU = "hide the GPU with CUDA_VISIBLE_DEVICES=-1 to train on the CPU"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU that TensorFlow can use."""
+
+    name: str
+    """As its maker calls it."""
+    total_bytes: int | None = None
+    """Its memory; None where `nvidia-smi` is missing."""
+    free_bytes: int | None = None
+    """The memory that other processes leave."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a training runs on: all GPUs, or without any the CPU as one or several logical devices."""
+
+    gpus: tuple[Gpu, ...] = ()
+    cpu_devices: int = 1
+    threads_per_device: int = 1
+    workers: int = 1
+
+    def __str__(self) -> str:
+        """As people read it: `NVIDIA H100 80GB HBM3 (80 GB)`, `the CPU (2 threads)`."""
+        if self.gpus:
+            kinds = {gpu: self.gpus.count(gpu) for gpu in self.gpus}
+            here = " and ".join(f"{count} x {_described(gpu)}" if count > 1 else _described(gpu) for gpu, count in kinds.items())
+        else:
+            threads = f"{self.threads_per_device} thread{'s' if self.threads_per_device > 1 else ''}"
+            here = f"the CPU ({threads})" if self.cpu_devices == 1 else f"the CPU ({self.cpu_devices} devices of {threads})"
+        return here if self.workers == 1 else f"{self.workers} workers, each with {here}"
+
+
+def _described(gpu: Gpu) -> str:
+    return f"{gpu.name} ({gpu.total_bytes / 1e9:.0f} GB)" if gpu.total_bytes else gpu.name
+
+
+def cpu_threads() -> int:
+    """The processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def find_gpus(warn: Callable[[str], object]) -> tuple[Gpu, ...]:
+    """The GPUs that TensorFlow can use, set to take memory only as they need it.
+
+    TensorFlow is started if it lists a GPU, and not otherwise, so that the CPU can still be divided; nor with several workers, who
+    must meet first.
+
+    Args:
+        warn: called with a sentence if a GPU of this machine cannot be used.
+
+    Raises:
+        CharedgeError: a GPU is listed and TensorFlow cannot start with it.
+    """
+    listed = tf.config.list_physical_devices("GPU")
+    if not listed:
+        if has_nvidia_gpu():
+            warn(
+                f"this machine has an NVIDIA GPU and TensorFlow cannot use it ({tensorflow_reason()}): training runs on the CPU; "
+                "check the driver with `nvidia-smi`, and install CUDA's libraries with `pip install 'charedge[gpu]'`."
+            )
+        return ()
+    for device in listed:
+        with suppress(RuntimeError, ValueError):  # TensorFlow was started before
+            tf.config.experimental.set_memory_growth(device, True)
+    try:
+        usable = tf.config.list_logical_devices("GPU") if workers() == 1 else listed
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CharedgeError(f"TensorFlow cannot start with the GPU ({reason}): end what else uses it, or {TO_THE_CPU}.") from None
+    if len(usable) < len(listed):
+        warn(
+            f"TensorFlow uses {len(usable)} of this machine's {len(listed)} GPUs ({tensorflow_reason()}): "
+            f"{'training runs on the CPU; ' if not usable else ''}update the driver and `pip install 'charedge[gpu]'`, or hide the "
+            "others with CUDA_VISIBLE_DEVICES."
+        )
+    names = [str(tf.config.experimental.get_device_details(device).get("device_name", "a GPU")) for device in listed]
+    memory = _nvidia_smi()
+    return tuple(Gpu(name, *memory.get(name, (None, None))) for name in names[: len(usable)])
+
+
+def has_nvidia_gpu(root: Path = Path("/")) -> bool:
+    """Whether a driver shows an NVIDIA GPU that CUDA_VISIBLE_DEVICES does not hide."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None and (not hidden.strip() or hidden.strip().startswith("-")):
+        return False
+    return any(True for pattern in NVIDIA for _ in root.glob(pattern))
+
+
+def tensorflow_reason() -> str:
+    """What TensorFlow itself says of its GPUs, from a process whose log is not silenced."""
+    if not tf.test.is_built_with_cuda():
+        return "this TensorFlow was built without CUDA"
+    program = "import tensorflow as tf; tf.config.list_logical_devices('GPU')"
+    try:
+        result = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "0"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            timeout=DIAGNOSIS_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    said = re.findall(r"^[IWEF]\d{4} [^\]]*\] (.*(?:GPU|gpu|CUDA|cuda|cuInit|dlopen).*)$", result.stderr, re.MULTILINE)
+    telling = [line.strip().rstrip(".") for line in dict.fromkeys(said) if not line.startswith("Created device")]
+    return "; ".join(telling)[:500] or "it does not say why"
+
+
+def _nvidia_smi() -> dict[str, tuple[int, int]]:
+    """The memory of each kind of GPU in bytes, all of it and what is free on the fullest; empty where the tool is missing."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
+    try:
+        lines = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()
+        rows = [line.rsplit(", ", 2) for line in lines]
+        found: dict[str, tuple[int, int]] = {}
+        for name, total, free in rows:
+            before = found.get(name, (sys.maxsize, sys.maxsize))
+            found[name] = min(before[0], int(total) << 20), min(before[1], int(free) << 20)
+        return found
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return {}
+
+
+def resolve_precision(precision: str, gpus: Sequence[Gpu]) -> str:
+    """The Keras dtype policy to train in: `auto` is bfloat16 on a CPU that multiplies it, and float32 elsewhere.
+
+    On a GPU bfloat16 is refused. TensorFlow 2.21's backward kernel of cuDNN's recurrent layers (cudnn_rnn_ops.cc,
+    `DoBackward<bfloat16>`) allocates the forward pass's reserve space anew and does not copy it, so that it computes from memory
+    that nobody wrote. float32 runs on the tensor cores there, too (TF32, from Ampere on), and needs no loss scaling.
+
+    Raises:
+        InvalidOption: bfloat16 on a GPU.
+    """
+    if gpus and precision == BFLOAT16:
+        raise InvalidOption(
+            f"--precision {BFLOAT16} gives wrong gradients on a GPU (TensorFlow's cuDNN kernel reads memory that it never wrote): "
+            "choose float32 or mixed_float16."
+        )
+    if precision != "auto":
+        return precision
+    return BFLOAT16 if not gpus and _cpu_has_bfloat16() else "float32"
+
+
+def _cpu_has_bfloat16() -> bool:
+    try:
+        with open("/proc/cpuinfo") as file:  # noqa: PTH123
+            flags = next((line for line in file if line.startswith(("flags", "Features"))), "").split()
+    except OSError:
+        return False
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)

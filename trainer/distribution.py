@@ -1,0 +1,88 @@
+"""How a batch is shared out: among workers, GPUs, or the logical devices of one CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ..runtime.errors import CharedgeError
+from .accelerators import Hardware, cpu_threads
+from .cluster import workers
+from .run import GATES, Config
+
+MOST_CPU_DEVICES = 4
+ROWS_PER_DEVICE = 16
+"""Fewer windows leave a device's matrix products too small."""
+SMALLEST_UNITS = 128
+LARGEST_MATRIX_BYTES = 8 << 20
+"""Of recurrent weights, which every device reads for itself at every step."""
+
+
+def choose_strategy(hardware: Hardware) -> tf.distribute.Strategy:
+    """The workers that TF_CONFIG names, all GPUs of this machine, the CPU's logical devices, or the one device there is.
+
+    Raises:
+        CharedgeError: a worker cannot be reached.
+    """
+    if workers() > 1:
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        except (tf.errors.OpError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise CharedgeError(f"the workers of TF_CONFIG cannot be reached ({reason}): start all of them.") from None
+    if len(hardware.gpus) > 1:
+        return tf.distribute.MirroredStrategy()
+    if hardware.cpu_devices > 1:
+        devices = [f"CPU:{i}" for i in range(hardware.cpu_devices)]
+        return tf.distribute.MirroredStrategy(devices, cross_device_ops=tf.distribute.ReductionToOneDevice())
+    return tf.distribute.get_strategy()
+
+
+def faster_cpu_devices(config: Config, windows: int) -> int:
+    """How many logical devices train fastest on this machine's CPU: several wait for each other less than one's threads do.
+
+    Measured on two cores: networks of 2 x 160 to 2 x 608 gain, in batches of 32 windows and more; matrices of more bytes lose what
+    each device reads anew. The answer depends on the machine and the configuration alone, so that a training can be repeated.
+
+    Args:
+        config: the network, the batch and the precision, resolved.
+        windows: those in the text, which may be fewer than a batch.
+    """
+    width = 2 if config.precision != "float32" else 4
+    if config.units < SMALLEST_UNITS or GATES[config.cell] * config.units**2 * width > LARGEST_MATRIX_BYTES:
+        return 1
+    rows = min(config.batch_size, windows)
+    fitting = (n for n in range(min(MOST_CPU_DEVICES, cpu_threads()), 1, -1) if config.batch_size % n == 0)
+    return next((n for n in fitting if rows // n >= ROWS_PER_DEVICE), 1)
+
+
+def divide_cpu(devices: int) -> Hardware:
+    """Make several logical devices of the CPU, its threads shared out among them.
+
+    Returns:
+        What there is now: where TensorFlow was started before, that is as it was then.
+    """
+    threads = max(1, cpu_threads() // devices)
+    if devices > 1:
+        (processor,) = tf.config.list_physical_devices("CPU")
+        try:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(devices)
+            tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * devices)
+        except RuntimeError:
+            devices = min(devices, len(tf.config.list_logical_devices("CPU")))
+            threads = max(1, cpu_threads() // devices)
+    return Hardware((), devices, threads)
+
+
+def deal(strategy: tf.distribute.Strategy, rows: np.ndarray) -> Any:
+    """Rows [B, ...] shared out: replica k of n gets the k-th n-th of them, on whatever machine it is."""
+    share = len(rows) // strategy.num_replicas_in_sync
+
+    def part(context: tf.distribute.InputReplicaContext | Any) -> tf.Tensor:
+        first = context.replica_id_in_sync_group * share
+        return tf.constant(rows[first : first + share])
+
+    return strategy.experimental_distribute_values_from_function(part)
