@@ -22,7 +22,7 @@ from ..runtime.scoring import to_bits
 from ..runtime.text import NORMALIZATIONS, Normalization, normalize, read_bytes, read_text
 from ..runtime.vocabulary import UNKNOWN_ID, Vocabulary
 from .bars import Bars
-from .cluster import is_chief
+from .cluster import is_chief, read_cluster
 from .encoding import Encoded, encode_corpus
 from .lock import locked
 from .memory import require_memory
@@ -141,6 +141,7 @@ def train(
     """Train a character model on text."""
     given = {name: value for name, value in ctx.params.items() if "COMMANDLINE" in str(ctx.get_parameter_source(name))}
     _check_options(given)
+    read_cluster()
     if resume and overwrite:
         raise InvalidOption("--resume and --overwrite cannot both be given: choose one.")
     run = Run(output)
@@ -314,6 +315,7 @@ def finetune(
     _check(quantization_aware in QUANTIZATIONS, "--quantization-aware", quantization_aware, f"one of {', '.join(QUANTIZATIONS)}")
     rates = {} if learning_rate is None else {"learning_rate": learning_rate}
     _check_options({"epochs": epochs, "checkpoint_minutes": checkpoint_minutes, **rates})
+    read_cluster()
     finished, tuned = Run(run), Run(output)
     recorded = finished.config()
     if output.resolve() == run.resolve():
