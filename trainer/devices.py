@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..runtime.errors import CharedgeError
-from .cluster import workers
+from .cluster import signals_end_the_process, workers
 
 
 def choose_strategy() -> tf.distribute.Strategy:
@@ -19,10 +19,11 @@ def choose_strategy() -> tf.distribute.Strategy:
     """
     if workers() > 1:
         try:
-            return tf.distribute.MultiWorkerMirroredStrategy()
+            with signals_end_the_process():
+                return tf.distribute.MultiWorkerMirroredStrategy()
         except (tf.errors.OpError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise CharedgeError(f"the workers of TF_CONFIG cannot be reached ({reason}): start all of them.") from None
+            raise CharedgeError(f"the workers of TF_CONFIG cannot be reached ({reason}): start all of them again.") from None
     return tf.distribute.MirroredStrategy() if len(tf.config.list_logical_devices("GPU")) > 1 else tf.distribute.get_strategy()
 
 
