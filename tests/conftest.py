@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -152,3 +153,47 @@ def tflite_runtime_python():
     if not python.exists() or subprocess.run(probe, capture_output=True, check=False).returncode:
         pytest.skip("no .venv-tflite with tflite-runtime 2.14: it has wheels for Python 3.9 to 3.11 only")
     return python
+
+
+def local_addresses(count):
+    """Addresses of this machine whose ports are free."""
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
+    for s in sockets:
+        s.close()
+    return addresses
+
+
+def tf_config(addresses, index=0):
+    return json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
+
+
+@pytest.fixture
+def start_worker():
+    """Start `charedge`, or another program, as one worker of a training; whatever happens, it does not outlive the test."""
+    running = []
+
+    def call(addresses, index, *arguments, program=None):
+        worker = subprocess.Popen(
+            program or command(*arguments),
+            env={**os.environ, "TF_CONFIG": tf_config(addresses, index)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=heed_ctrl_c,
+        )
+        running.append(worker)
+        return worker
+
+    yield call
+    for worker in running:
+        worker.kill()
+        worker.communicate()
+
+
+def assert_waits(worker, addresses):
+    """Read a worker's stderr up to the line that says whom it waits for."""
+    line = next(line for line in worker.stderr if "waiting" in line)
+    assert all(address in line for address in addresses)

@@ -22,7 +22,7 @@ from ..runtime.scoring import to_bits
 from ..runtime.text import NORMALIZATIONS, Normalization, normalize, read_bytes, read_text
 from ..runtime.vocabulary import UNKNOWN_ID, Vocabulary
 from .bars import Bars
-from .cluster import is_chief, workers
+from .cluster import is_chief, read_cluster, wait_for_workers, workers
 from .encoding import Encoded, encode_corpus
 from .lock import locked
 from .memory import require_memory
@@ -62,7 +62,7 @@ WHOLE: dict[str, tuple[int, int]] = {
 }
 """The least and the most of options that are whole numbers; a model file has bounds, too."""
 SHARES = ("dropout", "output_dropout", "embedding_dropout", "weight_drop", "average")
-RESUMABLE = {"epochs", "corpus", "output", "resume", "checkpoint_minutes", "quiet", "json_log"}
+RESUMABLE = {"epochs", "corpus", "output", "resume", "checkpoint_minutes", "worker_timeout", "quiet", "json_log"}
 """What may be given with --resume whatever the run was begun with."""
 FINETUNE_RATE = {"none": 1 / 3, "cosine": 1 / 100}
 """Of the highest learning rate: where it has fallen to 0, more would lose what that gained."""
@@ -81,6 +81,9 @@ RUN_FILES = (
 RUN = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by `charedge train`.", show_default=False)]
 OUTPUT = Annotated[Path, typer.Option(metavar="RUN", help="The folder for the run.")]
 CHECKPOINT_MINUTES = Annotated[float, typer.Option(help="How long an epoch may go on without a checkpoint.")]
+WORKER_TIMEOUT = Annotated[
+    float, typer.Option(metavar="SECONDS", help="Seconds to wait for the other workers that TF_CONFIG names.")
+]
 QUIET = Annotated[bool, typer.Option("--quiet", help="Show warnings and the result alone.")]
 JSON_LOG = Annotated[Path | None, typer.Option(metavar="FILE", help="Add a JSON object a line about the progress.")]
 
@@ -138,6 +141,7 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of weights, order and dropout.")] = 1,
     checkpoint_minutes: CHECKPOINT_MINUTES = 10.0,
+    worker_timeout: WORKER_TIMEOUT = 300.0,
     quiet: QUIET = False,
     json_log: JSON_LOG = None,
     resume: Annotated[
@@ -148,10 +152,11 @@ def train(
     """Train a character model on text."""
     given = {name: value for name, value in ctx.params.items() if "COMMANDLINE" in str(ctx.get_parameter_source(name))}
     _check_options(given)
+    read_cluster()
     if resume and overwrite:
         raise InvalidOption("--resume and --overwrite cannot both be given: choose one.")
     run = Run(output)
-    show = {"checkpoint_minutes": checkpoint_minutes, "quiet": quiet, "json_log": json_log}
+    show = {"checkpoint_minutes": checkpoint_minutes, "worker_timeout": worker_timeout, "quiet": quiet, "json_log": json_log}
     if resume:
         config = _resumed(run, given)
         fixed = run.vocabulary() if config.fixed_vocabulary else None
@@ -221,7 +226,7 @@ def _check_options(given: Mapping[str, Any]) -> None:
             _check(0 < value < 1, option, value, "between 0 and 1")
         elif name == "teacher_weight":
             _check(0 < value <= 1, option, value, "above 0, and 1 at most")
-        elif name in ("learning_rate", "checkpoint_minutes"):
+        elif name in ("learning_rate", "checkpoint_minutes", "worker_timeout"):
             _check(math.isfinite(value) and value > 0, option, value, "a number above 0")
         elif name in ("clip_norm", "weight_decay"):
             _check(math.isfinite(value) and value >= 0, option, value, "a number from 0 up")
@@ -321,6 +326,7 @@ def finetune(
         float | None, typer.Option(help="Of Adam, falling to 0.  [default: 1/3 of the run's, 1/100 if that fell to 0]")
     ] = None,
     checkpoint_minutes: CHECKPOINT_MINUTES = 10.0,
+    worker_timeout: WORKER_TIMEOUT = 300.0,
     quiet: QUIET = False,
     json_log: JSON_LOG = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
@@ -328,7 +334,8 @@ def finetune(
     """Train a finished run a little more with its weights rounded as the file will have them."""
     _check(quantization_aware in QUANTIZATIONS, "--quantization-aware", quantization_aware, f"one of {', '.join(QUANTIZATIONS)}")
     rates = {} if learning_rate is None else {"learning_rate": learning_rate}
-    _check_options({"epochs": epochs, "checkpoint_minutes": checkpoint_minutes, **rates})
+    _check_options({"epochs": epochs, "checkpoint_minutes": checkpoint_minutes, "worker_timeout": worker_timeout, **rates})
+    read_cluster()
     finished, tuned = Run(run), Run(output)
     recorded = finished.config()
     if output.resolve() == run.resolve():
@@ -353,7 +360,7 @@ def finetune(
         versions=_versions(),
         ended=None,
     )
-    show = {"checkpoint_minutes": checkpoint_minutes, "quiet": quiet, "json_log": json_log}
+    show = {"checkpoint_minutes": checkpoint_minutes, "worker_timeout": worker_timeout, "quiet": quiet, "json_log": json_log}
     _train(tuned, config, encoded, first=finished, **show)
 
 
@@ -363,6 +370,7 @@ def _train(
     encoded: Encoded,
     *,
     checkpoint_minutes: float,
+    worker_timeout: float,
     quiet: bool,
     json_log: Path | None,
     resume: bool = False,
@@ -384,10 +392,11 @@ def _train(
     config, hardware = _prepared(run, config, resume, boundary // config.sequence_length)
     smaller = replace(config, batch_size=min(config.batch_size, boundary // config.sequence_length))
     require_memory(len(vocabulary), smaller, [Run(Path(path)).config() for path in config.teachers], hardware)
-    strategy = choose_strategy(hardware)  # before TensorFlow does anything else
-    weights = None if first is None else _transferred(first, vocabulary)
     data = Data(vocabulary, ids.part(0, boundary), ids.part(boundary, len(ids)))
     with locked(run.path) if is_chief() else nullcontext():
+        wait_for_workers(worker_timeout, None if quiet else say)
+        strategy = choose_strategy(hardware)  # before TensorFlow does anything else
+        weights = None if first is None else _transferred(first, vocabulary)
         training = Training(run, config, data, hardware, strategy, checkpoint_minutes * 60)
         progress = Progress(config.epochs, training.batches.steps, quiet or not training.writes, json_log)
         if resume:
@@ -417,7 +426,7 @@ def _prepared(run: Run, config: Config, resume: bool, windows: int) -> tuple[Con
         InvalidOption: the options ask for what this hardware cannot do.
         CharedgeError: a GPU cannot be used, or a resume would go wrong on it.
     """
-    from .accelerators import Hardware, find_gpus, resolve_precision
+    from .accelerators import Hardware, cpu_threads, find_gpus, resolve_precision
     from .distribution import divide_cpu, faster_cpu_devices
 
     def warn(message: str) -> None:
@@ -436,7 +445,7 @@ def _prepared(run: Run, config: Config, resume: bool, windows: int) -> tuple[Con
                 f"--cpu-devices {config.cpu_devices} is for one process on a CPU, and this training runs on "
                 f"{'a GPU' if gpus else 'several workers'}: leave it out."
             )
-        hardware = Hardware(gpus, workers=workers())
+        hardware = Hardware(gpus, threads_per_device=cpu_threads(), workers=workers())
     else:
         devices = config.cpu_devices or faster_cpu_devices(config, windows)
         hardware = divide_cpu(devices)

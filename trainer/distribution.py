@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ..runtime.errors import CharedgeError
 from .accelerators import Hardware, cpu_threads
-from .cluster import workers
+from .cluster import signals_end_the_process, workers
 from .run import GATES, Config
 
 MOST_CPU_DEVICES = 4
@@ -28,10 +28,11 @@ def choose_strategy(hardware: Hardware) -> tf.distribute.Strategy:
     """
     if workers() > 1:
         try:
-            return tf.distribute.MultiWorkerMirroredStrategy()
+            with signals_end_the_process():
+                return tf.distribute.MultiWorkerMirroredStrategy()
         except (tf.errors.OpError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise CharedgeError(f"the workers of TF_CONFIG cannot be reached ({reason}): start all of them.") from None
+            raise CharedgeError(f"the workers of TF_CONFIG cannot be reached ({reason}): start all of them again.") from None
     if len(hardware.gpus) > 1:
         return tf.distribute.MirroredStrategy()
     if hardware.cpu_devices > 1:

@@ -1,57 +1,25 @@
 """Several devices and several processes train what one does."""
 
 import csv
-import json
-import os
 import re
 import signal
-import socket
-import subprocess
 
 import numpy as np
 import pytest
-from conftest import TINY, command, heed_ctrl_c
+from conftest import TINY, assert_waits, local_addresses
 
 OPTIONS = (*TINY, "--weight-drop", "0.1", "--clip-norm", "0.5", "--average", "0.9")
 
 
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
 @pytest.fixture
-def start_workers():
-    """Start `charedge train` as two workers on this machine; whatever happens, they do not outlive the test."""
-    running = []
+def start_workers(start_worker):
+    """Start `charedge train` as two workers on this machine."""
 
     def call(*arguments):
-        addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
-        workers = []
-        for index in range(2):
-            place = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            workers.append(
-                subprocess.Popen(
-                    command("train", *arguments),
-                    env={**os.environ, "TF_CONFIG": json.dumps(place)},
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    preexec_fn=heed_ctrl_c,
-                )
-            )
-        running.extend(workers)
-        return workers
+        addresses = local_addresses(2)
+        return [start_worker(addresses, index, "train", *arguments) for index in range(2)]
 
-    yield call
-    for worker in running:
-        worker.kill()
-        worker.communicate()
+    return call
 
 
 def finish(workers):
@@ -81,8 +49,23 @@ def test_two_workers_train_what_one_does(train, start_workers, corpus, tmp_path)
     run = tmp_path / "run"
     status, stderr = finish(start_workers(corpus, "--output", run, *OPTIONS))
     assert status == [0, 0], stderr
-    assert "on 2 device(s)" in stderr[0]
+    assert "on 2 workers, each with the CPU" in stderr[0]
     assert not re.search("^epoch", stderr[1], re.MULTILINE)  # one of them speaks
+    assert_same_training(run, train(*OPTIONS).path)
+
+
+def test_a_late_worker_and_one_that_was_started_again_train_what_one_does(train, start_worker, corpus, tmp_path):
+    run, addresses = tmp_path / "run", local_addresses(2)
+    arguments = ("train", corpus, "--output", run, *OPTIONS)
+    early = start_worker(addresses, 1, *arguments)
+    assert_waits(early, addresses[:1])
+    killed = start_worker(addresses, 0, *arguments)
+    assert_waits(killed, addresses[1:])
+    killed.kill()
+    killed.wait()
+    late = start_worker(addresses, 0, *arguments)
+    status, stderr = finish([late, early])
+    assert status == [0, 0], stderr
     assert_same_training(run, train(*OPTIONS).path)
 
 
