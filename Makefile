@@ -40,6 +40,7 @@ bench-runtime: .venv-peers/installed
 
 bench-training: .venv-peers/installed
 	.venv-peers/bin/python benchmarks/training.py
+	.venv-peers/bin/python benchmarks/cpu_devices.py
 
 # Of files or the folder of `charedge convert --all`: make bench-profiles MODELS=compared TEXT=runs/bard/held_out.txt
 bench-profiles: .venv/installed .venv-tflite/installed

@@ -55,10 +55,10 @@ def peer_speed(train: Steps, steps: int) -> Speed:
     return speed
 
 
-def charedge_speed(folder: Path, units: int, precision: str, steps: int) -> Speed:
-    """The second epoch of the whole program: the first one compiles."""
+def charedge_speed(folder: Path, units: int, precision: str, steps: int, **others: object) -> Speed:
+    """The second epoch of the whole program, with other options than the tutorial's: the first one compiles."""
     characters = int((steps + 2) * BATCH_CHARACTERS / (1 - VALIDATION_SPLIT))
-    text, run = folder / "text.txt", folder / f"run-{precision}"
+    text, run = folder / "text.txt", folder / "run"
     text.write_text("".join(np.random.default_rng(0).choice(VOCABULARY.tokens[1:], characters)))
     options = {
         "--preset": "tutorial",
@@ -69,6 +69,7 @@ def charedge_speed(folder: Path, units: int, precision: str, steps: int) -> Spee
         "--sequence-length": SEQUENCE_LENGTH,
         "--embedding-dim": EMBEDDING_DIM,
         "--validation-split": VALIDATION_SPLIT,
+        **{f"--{name.replace('_', '-')}": value for name, value in others.items()},
     }
     command = [sys.executable, "-m", "charedge.runtime", "train", text, "--output", run, "--overwrite", "--quiet"]
     command += [part for option in options.items() for part in option]
