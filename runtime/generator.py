@@ -36,7 +36,10 @@ class UnknownCharacters(UserWarning):
 
 
 class Generator:
-    """A model that generates and scores text. Make one with `Generator.load`; every call starts from a zero state."""
+    """A model that generates and scores text. Make one with `Generator.load`; every call starts from a zero state.
+
+    Threads may share it: a lock is held for each step of the model, and every call and stream keeps its own state.
+    """
 
     def __init__(self, package: Package, step: Step) -> None:
         self._package = package
@@ -214,19 +217,19 @@ class Generator:
 
     def _feed(self, ids: Iterable[np.ndarray]) -> Fed:
         """The model after a prompt, from zeros; after the start text where nothing of the prompt is known."""
-        nothing = Fed(np.empty((1, 0), np.float32), self._step.zeros(), np.empty(0, np.int32))
+        nothing = Fed(self._step.empty_logits(), self._step.zeros(), np.empty(0, np.int32))
         fed = self._feed_on(nothing, ids)
         return fed if len(fed.recent) else self._feed_on(nothing, self._prompt_ids(self.manifest.start_text, strict=True))
 
     def _feed_on(self, fed: Fed, chunks: Iterable[np.ndarray]) -> Fed:
         """The model after some more text."""
-        logits, state, recent = fed.logits, fed.state.copy(), fed.recent
+        logits, state, recent = fed.logits.copy(), fed.state.copy(), fed.recent
         advance = self._step.advance
         for ids in chunks:
             for token in ids.reshape(-1, 1):
-                logits = advance(token, state)
+                advance(token, state, logits)
             recent = np.concatenate([recent, ids])[-MAX_WINDOW:]
-        return Fed(logits.copy(), state, recent)
+        return Fed(logits, state, recent)
 
     def _encode(self, text: str | Iterable[str], what: str, strict: bool, unknown: Counter[str]) -> Iterator[np.ndarray]:
         """The ids of a text, piece by piece, normalised first; unknown characters are id 0 or left out, as the model was trained.
