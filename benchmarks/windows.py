@@ -25,9 +25,10 @@ def nats_in_windows(step: Step, ids: np.ndarray, length: int = WINDOW) -> float:
     total = 0.0
     for first in range(0, len(windows), ROWS):
         part = windows[first : first + ROWS]
-        state = step.zeros(len(part))
+        state, logits = step.zeros(len(part)), step.empty_logits(len(part))
         for tokens, targets in zip(part.T[:-1], part.T[1:], strict=True):
-            total += float(nats_of(step.advance(tokens, state), targets).sum())
+            step.advance(tokens, state, logits)
+            total += float(nats_of(logits, targets).sum())
     return total / (len(windows) * length)
 
 

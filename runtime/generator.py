@@ -20,7 +20,7 @@ from .package import Manifest, Package, read_package
 from .pattern import Pattern
 from .sampling import MAX_WINDOW, Sampling, random_rows
 from .scoring import Score, Scorer, require_probe
-from .session import Session
+from .session import Session, locked
 from .stopping import StopStrings
 from .text import normalized_chunks
 from .vocabulary import UNKNOWN_ID, Vocabulary
@@ -36,7 +36,10 @@ class UnknownCharacters(UserWarning):
 
 
 class Generator:
-    """A model that generates and scores text. Make one with `Generator.load`; every call starts from a zero state."""
+    """A model that generates and scores text. Make one with `Generator.load`; every call starts from a zero state.
+
+    Threads may share it: a lock is held for each step of the model, and every call and stream keeps its own state.
+    """
 
     def __init__(self, package: Package, step: Step) -> None:
         self._package = package
@@ -104,19 +107,22 @@ class Generator:
             stop: strings before the first of which the text ends.
             pattern: a regular expression that the new characters match as a whole; they then come in one piece at the end.
             session: a file that keeps where the text stands. If it exists the text goes on from there, the prompt being added
-                to it, and `seed` has no effect. It is saved when the text ends or is left, and every ten seconds.
+                to it, and `seed` has no effect. It is saved when the text ends or is left, and every ten seconds; until then
+                it is locked, for this process too.
             strict: refuse characters outside the vocabulary, rather than leave them out with an `UnknownCharacters` warning.
             **sampling: the fields of `charedge.runtime.Sampling`: temperature, top_k, top_p, min_p, repetition_penalty, ...
 
         Raises:
             InvalidOption: an argument cannot be; raised by the call, before the first piece is asked for.
             CharedgeError: `strict`, and the prompt has unknown characters; the pattern cannot be matched; the session cannot
-                be read or written.
+                be read or written, or another text is being written in it, which the call raises.
         """
         plan = self._plan(1, length, seed, stop, pattern, sampling)
         ids = self._prompt_ids(prompt, strict)
         if session is not None:
-            return self._in_session(plan, ids, Path(session))
+            pieces = self._in_session(plan, ids, Path(session))
+            next(pieces)  # locks and reads the session
+            return pieces
         return self._pieces(plan, ids)
 
     def generate_batch(
@@ -181,14 +187,20 @@ class Generator:
         yield from (piece for _, piece in write(self._step, self.vocabulary.tokens, plan, [self._feed(ids)]))
 
     def _in_session(self, plan: Plan, ids: Iterable[np.ndarray], path: Path) -> Pieces[str, None, None]:
-        """The pieces of one row, and the session saved with the last piece that was handed over."""
-        if path.exists():
-            session = Session.load(path, self.manifest.flatbuffer_sha256, self._step.state_size)
-            logits, state = self._step(np.array([session.token], np.int32), session.state)
-            fed = self._feed_on(Fed(logits, state, self.vocabulary.encode(session.tail)), ids)
-            plan = replace(plan, start=session.position)
-        else:
-            fed = self._feed(ids)
+        """An empty piece once the session is locked and read, then those of one row; it is saved with the last one handed over."""
+        with locked(path):
+            session = Session.load(path, self.manifest.flatbuffer_sha256, self._step.state_size) if path.exists() else None
+            yield ""
+            if session is None:
+                fed = self._feed(ids)
+            else:
+                logits, state = self._step(np.array([session.token], np.int32), session.state)
+                fed = self._feed_on(Fed(logits, state, self.vocabulary.encode(session.tail)), ids)
+                plan = replace(plan, start=session.position)
+            yield from self._saved_pieces(plan, fed, path)
+
+    def _saved_pieces(self, plan: Plan, fed: Fed, path: Path) -> Pieces[str, None, None]:
+        """The pieces of one row; the session is saved every ten seconds and in the end."""
         tail = self.vocabulary.decode(fed.recent[fed.recent != UNKNOWN_ID])
         cursor, saved = Cursor(), time.monotonic()
 
@@ -214,19 +226,19 @@ class Generator:
 
     def _feed(self, ids: Iterable[np.ndarray]) -> Fed:
         """The model after a prompt, from zeros; after the start text where nothing of the prompt is known."""
-        nothing = Fed(np.empty((1, 0), np.float32), self._step.zeros(), np.empty(0, np.int32))
+        nothing = Fed(self._step.empty_logits(), self._step.zeros(), np.empty(0, np.int32))
         fed = self._feed_on(nothing, ids)
         return fed if len(fed.recent) else self._feed_on(nothing, self._prompt_ids(self.manifest.start_text, strict=True))
 
     def _feed_on(self, fed: Fed, chunks: Iterable[np.ndarray]) -> Fed:
         """The model after some more text."""
-        logits, state, recent = fed.logits, fed.state.copy(), fed.recent
+        logits, state, recent = fed.logits.copy(), fed.state.copy(), fed.recent
         advance = self._step.advance
         for ids in chunks:
             for token in ids.reshape(-1, 1):
-                logits = advance(token, state)
+                advance(token, state, logits)
             recent = np.concatenate([recent, ids])[-MAX_WINDOW:]
-        return Fed(logits.copy(), state, recent)
+        return Fed(logits, state, recent)
 
     def _encode(self, text: str | Iterable[str], what: str, strict: bool, unknown: Counter[str]) -> Iterator[np.ndarray]:
         """The ids of a text, piece by piece, normalised first; unknown characters are id 0 or left out, as the model was trained.

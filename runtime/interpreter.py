@@ -6,6 +6,7 @@ import importlib
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,6 +92,8 @@ def _release(version: str) -> tuple[int, ...]:
 class Step:
     """One step of the model, for one or more rows: (token, state) -> (logits, state).
 
+    Threads may share one: a lock lets one of them at a time into the interpreter, whose memory nobody sees outside a step.
+
     Attributes:
         interpreter: what it runs on.
         vocabulary_size: V, the columns of `logits`.
@@ -110,6 +113,7 @@ class Step:
         self.vocabulary_size = package.manifest.vocabulary_size
         self.state_size = package.manifest.state_size
         self.rows = 1
+        self._lock = threading.Lock()
         module = importlib.import_module(f"{MODULES[self.interpreter.name]}.interpreter")
         try:
             with quiet_stderr():
@@ -158,6 +162,10 @@ class Step:
         """The state that a text begins from: float32 [rows, S]."""
         return np.zeros((rows, self.state_size), np.float32)
 
+    def empty_logits(self, rows: int = 1) -> np.ndarray:
+        """Room for the logits of a step: float32 [rows, V]."""
+        return np.empty((rows, self.vocabulary_size), np.float32)
+
     def __call__(self, tokens: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Run one step.
 
@@ -168,40 +176,39 @@ class Step:
         Returns:
             logits float32 [rows, V] and the state after the step, float32 [rows, S], both the caller's own.
         """
-        state = state.copy()
-        return self.advance(tokens, state).copy(), state
+        logits, state = self.empty_logits(len(tokens)), state.copy()
+        self.advance(tokens, state, logits)
+        return logits, state
 
-    def advance(self, tokens: np.ndarray, state: np.ndarray) -> np.ndarray:
+    def advance(self, tokens: np.ndarray, state: np.ndarray, logits: np.ndarray) -> None:
         """Run one step, with nothing allocated.
 
         Args:
             tokens: int [rows], ids below the vocabulary size.
             state: float32 [rows, S], replaced by the state after the step.
-
-        Returns:
-            logits float32 [rows, V], which the next step overwrites.
+            logits: float32 [rows, V], replaced by those of the step.
         """
         rows = len(tokens)
-        if 1 < rows < self._singly_below:
-            return self._advance_singly(tokens, state)
-        if rows != self.rows:
-            self._resize(rows)
-        self._token_in[:] = tokens
-        self._state_in[:] = state
-        self._interpreter.invoke()
-        state[:] = self._state_out
-        return self._logits_out
-
-    def _advance_singly(self, tokens: np.ndarray, state: np.ndarray) -> np.ndarray:
-        """A few rows one after the other: faster than together where a batch's kernel has a large tile to fill."""
-        return np.concatenate([self.advance(tokens[row : row + 1], state[row : row + 1]).copy() for row in range(len(tokens))])
+        if 1 < rows < self._singly_below:  # faster one by one than together where a batch's kernel has a large tile to fill
+            for row in range(rows):
+                self.advance(tokens[row : row + 1], state[row : row + 1], logits[row : row + 1])
+            return
+        with self._lock:
+            if rows != self.rows:
+                self._resize(rows)
+            self._token_in[...] = tokens  # [...] is faster than [:] in numpy
+            self._state_in[...] = state
+            self._interpreter.invoke()
+            state[...] = self._state_out
+            logits[...] = self._logits_out
 
     def _resize(self, rows: int) -> None:
+        self.rows = 0  # until it is done: a step after one that failed or was interrupted here begins with a resize
         self._interpreter.resize_tensor_input(self._token, [rows])
         self._interpreter.resize_tensor_input(self._state, [rows, self.state_size])
         self._interpreter.allocate_tensors()
-        self.rows = rows
         self._bind()
+        self.rows = rows
 
     def _bind(self) -> None:
         """Find the tensors' memory, which stays where it is until they are allocated anew."""

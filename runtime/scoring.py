@@ -62,7 +62,7 @@ class Scorer:
             block: how many steps' logits are kept before they are summed up.
         """
         self._step, self._state = step, step.zeros()
-        self._logits = np.empty((block, step.vocabulary_size), np.float32)
+        self._logits = step.empty_logits(block)
         self._last = np.empty(0, np.int32)  # the id that waits for the one after it
         self._total = 0.0
         self.characters = 0
@@ -75,7 +75,7 @@ class Scorer:
         for start in range(0, len(ids) - 1, block):
             part = ids[start : start + block + 1]  # the targets are one ahead of the inputs
             for i, token in enumerate(part[:-1].reshape(-1, 1)):
-                self._logits[i] = advance(token, state)[0]
+                advance(token, state, self._logits[i : i + 1])
             self._total += float(nats_of(self._logits[: len(part) - 1], part[1:]).sum())
         self._last = ids[-1:]
 

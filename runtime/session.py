@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import numpy as np
 
 from .errors import CharedgeError
 from .files import write_atomically
+from .lock import FileLock, Held
 from .text import read_bytes
 
 FORMAT_VERSION = 1
@@ -63,6 +66,29 @@ class Session:
             raise CharedgeError(f"--session {path} was written with another model: give that one, or delete the file.")
         state = np.frombuffer(base64.b64decode(body["state"]), np.float32).reshape(1, state_size)
         return cls(**{**body, "state": state})
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a session, from before it is read until it has been saved for the last time.
+
+    The lock is a file of its own beside it, `.NAME.lock`, since every save replaces the session's file.
+
+    Raises:
+        CharedgeError: another text is written in the session, or its folder cannot be written.
+    """
+    try:
+        lock = FileLock(path.parent / f".{path.name}.lock")
+    except Held as held:
+        raise CharedgeError(
+            f"--session {path} is being written by {held.holder}: wait for it, stop it, or use another --session."
+        ) from None
+    except OSError as error:
+        raise CharedgeError(f"--session {path} cannot be written ({error.strerror}): choose another place.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _digest(body: dict[str, Any]) -> str:

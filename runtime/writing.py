@@ -93,10 +93,10 @@ def write(
             kept = [i for i, row in enumerate(rows) if not row.ended]
             if not kept:
                 return
-            rows, chosen, state = [rows[i] for i in kept], chosen[kept], state[kept]
+            rows, chosen, state, logits = [rows[i] for i in kept], chosen[kept], state[kept], logits[kept]
             sampler.keep(kept)
         if remaining:
-            logits = step.advance(chosen, state)  # overwritten by the next step, so drawn from before anything is handed over
+            step.advance(chosen, state, logits)
     for row in rows:
         if piece := row.finish():
             yield row.number, piece
@@ -116,7 +116,7 @@ def _write_plain_row(
         token[0] = best
         yield 0, tokens[best]
         if remaining:
-            logits = advance(token, state)
+            advance(token, state, logits)
 
 
 def _write_plain_rows(
@@ -131,7 +131,7 @@ def _write_plain_rows(
         sampler.check(scores, best)
         written.append(best)
         if remaining:
-            logits = step.advance(best, state)
+            step.advance(best, state, logits)
     for row, ids in enumerate(np.stack(written, axis=1).tolist()):
         yield row, "".join(map(tokens.__getitem__, ids))
 

@@ -2,8 +2,9 @@
 
     python tests/power_cuts.py [--cuts 200] [--seed 1] [--model FILE]
 
-Each time it is killed (-9) before some line of the code that saves, in a process of its own. The session must then be readable,
-and the lines on the display must go on where the session stands: with at most one line missing at each cut, and none twice.
+Each time it is killed (-9) before some line of the code that locks and saves, in a process of its own. The session must then be
+readable and free, and the lines on the display must go on where it stands: with at most one line missing at each cut, and none
+twice.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from charedge.runtime import files, session
+from charedge.runtime import files, lock, session
 from charedge.runtime.package import read_package
 
 TICKER = Path(__file__).parents[1] / "examples" / "systemd" / "ticker.py"
-SAVING = {files.__file__, session.__file__}
-MOST_STEPS = 150  # lines of the saving code until a cut: about five saves
+SAVING = {files.__file__, lock.__file__, session.__file__}
+MOST_STEPS = 300  # lines of the code that locks and saves until a cut: about five saves
 
 
 @dataclass(frozen=True)
