@@ -15,7 +15,21 @@ from pydoc_data.topics import topics
 import numpy as np
 from conftest import TINY, command
 
-OPTIONS = (*TINY, "--epochs", "40", "--dropout", "0.2", "--weight-drop", "0.1", "--average", "0.9", "--checkpoint-minutes", "0.005")
+OPTIONS = (
+    *TINY,
+    "--cpu-devices",
+    "2",
+    "--epochs",
+    "40",
+    "--dropout",
+    "0.2",
+    "--weight-drop",
+    "0.1",
+    "--average",
+    "0.9",
+    "--checkpoint-minutes",
+    "0.005",
+)
 
 
 def last_checkpoint(run):

@@ -85,10 +85,11 @@ def test_the_same_seed_trains_the_same_weights(train, tmp_path, corpus, process)
     assert all((expected[key] == found[key]).all() for key in expected)
 
 
-def test_ctrl_c_saves_and_resume_ends_with_the_same_weights(train, tmp_path, corpus, process, start):
+@pytest.mark.parametrize("devices", ["1", "2"])
+def test_ctrl_c_saves_and_resume_ends_with_the_same_weights(train, tmp_path, corpus, process, start, devices):
     run = tmp_path / "run"
-    options = (*TINY, "--dropout", "0.2")
-    training = start("train", corpus, "--output", run, *options, text=True)
+    options = ("--dropout", "0.2", "--cpu-devices", devices)
+    training = start("train", corpus, "--output", run, *TINY, *options, text=True)
     assert any("untrained" in line for line in training.stderr)
     training.send_signal(signal.SIGINT)
     assert "--resume" in training.stderr.read()
@@ -97,7 +98,9 @@ def test_ctrl_c_saves_and_resume_ends_with_the_same_weights(train, tmp_path, cor
 
     resumed = process("train", "--output", run, "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    whole = train("--dropout", "0.2")
+    assert config_of(run)["cpu_devices"] == int(devices)
+    whole = train(*options)
+    assert config_of(run)["hardware"] == config_of(whole.path)["hardware"]
     expected, found = checkpoint(whole.path), checkpoint(run)
     assert all((expected[key] == found[key]).all() for key in expected)
     assert [line.split(",")[2] for line in (run / "history.csv").read_text().splitlines()] == [
@@ -140,6 +143,39 @@ def test_two_devices_train_what_one_does(tmp_path, corpus, train, process, taugh
         if key.isdecimal():
             np.testing.assert_allclose(two[key], one[key], atol=1e-4, rtol=1e-3)
     np.testing.assert_allclose(losses(run), losses(train(*options).path), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("expected", "threads", "options"),
+    [
+        (2, 2, {}),
+        (4, 8, {}),
+        (1, 1, {}),
+        (1, 8, {"units": 64}),  # too small to share
+        (1, 2, {"units": 1024, "layers": 1}),  # matrices that each device would have to read for itself
+        (2, 8, {"batch_size": 32}),
+        (1, 8, {"batch_size": 16}),
+        (3, 4, {"batch_size": 63}),  # what divides the batch
+        (2, 8, {"windows": 40}),  # a text that is shorter than a batch
+    ],
+)
+def test_a_cpu_is_divided_where_that_is_faster(monkeypatch, expected, threads, options):
+    from charedge.trainer import distribution
+    from charedge.trainer.presets import PRESETS
+    from charedge.trainer.run import Config
+
+    monkeypatch.setattr(distribution, "cpu_threads", lambda: threads)
+    options = {"windows": 1000, **options}
+    windows = options.pop("windows")
+    rest = {"seed": 1, "precision": "float32", "unknown": "skip", "corpus": {}, "versions": {}}
+    assert distribution.faster_cpu_devices(Config(**{**PRESETS["base"], **rest, **options}), windows) == expected
+
+
+def test_a_number_of_devices_that_does_not_share_the_batch_is_refused(process, corpus, tmp_path):
+    result = process("train", corpus, "--output", tmp_path / "run", *TINY, "--cpu-devices", "3")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "--batch-size 16 cannot be shared by 3 devices" in result.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_evaluate_measures_the_held_out_text(train, process):
