@@ -13,6 +13,7 @@ from ..runtime.cli import say
 from ..runtime.errors import CharedgeError
 from ..runtime.vocabulary import UNKNOWN_ID, Vocabulary
 from ..trainer.bars import Bars
+from ..trainer.fast_recurrence import FAST_LAYERS
 from ..trainer.logits import read_text
 from ..trainer.model import EMBEDDING, LOGITS, RECURRENT, layer_weights, load_model
 from ..trainer.run import Config, Run
@@ -55,7 +56,7 @@ def convert_run(
     """
     config, vocabulary = run.config(), run.vocabulary()
     say(f"reading {run.path}")
-    model = load_model(run)
+    model = load_model(run, FAST_LAYERS)
     temperature = calibrate(model, run) if fit_temperature else None
     weights = read_weights(model, config)
     held_out = run.held_out()[:VERIFIED_CHARACTERS]

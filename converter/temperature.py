@@ -13,8 +13,8 @@ import tensorflow as tf
 from ..runtime.cli import say
 from ..runtime.errors import CharedgeError
 from ..runtime.scoring import log_softmax, nats_of
-from ..trainer.logits import CPU, compile_reader, state_size_of, stream_chunks
-from ..trainer.model import LOGITS
+from ..trainer.logits import compile_reader, state_size_of, stream_chunks
+from ..trainer.model import CPU, LOGITS
 from ..trainer.run import Run
 
 FITTED_CHARACTERS, STREAMS = 100_000, 16

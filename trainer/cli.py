@@ -470,11 +470,13 @@ def evaluate(
     config = folder.config()
     ids, skipped = _known_ids(folder, config, file)
     from .evaluation import evaluate_by
+    from .fast_recurrence import FAST_LAYERS
     from .model import load_model
 
     start = time.perf_counter()
     with Bars("characters" if protocol == "carried" else "windows") as bars:
-        result = evaluate_by(protocol, load_model(folder), ids, window, stride, partial(bars.show, "evaluating"))
+        model = load_model(folder, FAST_LAYERS)
+        result = evaluate_by(protocol, model, ids, window, stride, partial(bars.show, "evaluating"))
     seconds = time.perf_counter() - start
     if as_json:
         print_json(

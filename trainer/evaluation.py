@@ -12,7 +12,8 @@ import tensorflow as tf
 from ..runtime.errors import CharedgeError
 from ..runtime.scoring import nats_of
 from .dataset import Ids
-from .logits import CPU, Progress, Reader, compile_reader, read_text, state_size_of, stream_chunks, windows
+from .logits import Progress, Reader, compile_reader, read_text, state_size_of, stream_chunks, windows
+from .model import CPU
 
 Chunk = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 NATS_AT_ONCE = 1_000_000  # logits whose float64 copy is taken

@@ -19,17 +19,15 @@ import numpy as np
 import tensorflow as tf
 
 from .dataset import Ids
-from .model import LOGITS
+from .model import CPU, LOGITS
 
 Reader = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 """(tokens int32 [B, T], state float32 [B, S]) -> (logits float32 [B, T, V], the state after them float32 [B, S])."""
 Progress = Callable[[int, int], object]
 """Called with the characters or windows done, and how many there are."""
 
-CPU = "CPU:0"
-"""Where a reference is read: in float32 on every machine, a GPU would round its products to TF32."""
 STREAMS = 32
-STREAM_LENGTH = 500  # the fewest characters of a stream: most networks forget in fewer
+STREAM_LENGTH = 1000  # the fewest characters of a stream: most networks forget in fewer
 CHUNK = 100  # characters of a stream that are read in one call
 MOST_LOGITS = 10_000_000  # that are kept at once
 TOLERANCE = 1e-5  # between the tanh of two states that count as one; rounding alone is 1e-6

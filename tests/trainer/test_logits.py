@@ -146,13 +146,14 @@ def test_the_reference_is_read_on_the_cpu_where_there_is_a_gpu(cell, gpu, graphs
     from charedge.converter.pipeline import convert_run
 
     run = Run(train("--cell", cell).path)
-    model = load_model(run)
+    model = load_model(run, FAST_LAYERS)
     assert all("CPU:0" in weight.value.device for weight in model.weights)
     ids = run.vocabulary().encode(run.held_out())[:300]
     for protocol in ("carried", "windows", "last-character"):
         evaluate_by(protocol, model, ids)
     convert_run(run, ["float32"], fit_temperature=True)
-    assert len(graphs) == 5
+    list(read_text(load_model(run), ids))
+    assert len(graphs) == 6
     for graph in graphs:
         assert not [node.op for node in nodes(graph) if "Cudnn" in node.op or node.op == "If"]
         assert {node.device for node in nodes(graph)} <= {"", "/device:CPU:0"}
