@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
-import numpy as np
-import tensorflow as tf
 
 from ..runtime.cli import say
 from ..runtime.errors import CharedgeError
 from ..runtime.vocabulary import UNKNOWN_ID, Vocabulary
 from ..trainer.bars import Bars
+from ..trainer.fast_recurrence import FAST_LAYERS
+from ..trainer.logits import read_text
 from ..trainer.model import EMBEDDING, LOGITS, RECURRENT, layer_weights, load_model
 from ..trainer.run import Config, Run
 from .assembly import Assembled, Source, assemble
@@ -28,7 +28,6 @@ RECIPE = (
     *("validation_split", "precision", "seed"),
 )
 """What the manifest tells of how a model was trained, where it is not off."""
-REFERENCE_PART = 500  # characters that Keras reads in one call
 MAX_NAMED_FILES = 1000  # of the corpus: a manifest has its bounds
 
 
@@ -57,7 +56,7 @@ def convert_run(
     """
     config, vocabulary = run.config(), run.vocabulary()
     say(f"reading {run.path}")
-    model = load_model(run)
+    model = load_model(run, FAST_LAYERS)
     temperature = calibrate(model, run) if fit_temperature else None
     weights = read_weights(model, config)
     held_out = run.held_out()[:VERIFIED_CHARACTERS]
@@ -83,24 +82,9 @@ def convert_run(
         training={**({"notes": notes} if notes else {}), **_training(run, config, temperature)},
     )
     say(f"converting to {', '.join(quantizations)}")
-    reference = reference_logits(model, weights.state_size, ids)
+    reference = read_text(model, ids)
     with Bars() as bars:
         return assemble(weights, vocabulary, source, quantizations, ids, reference, calibration, bars.show)
-
-
-def reference_logits(model: keras.Model, state_size: int, ids: np.ndarray) -> Iterator[np.ndarray]:
-    """The Keras model's logits after each id but the last, the state carried: parts of float32 [at most 500, V]."""
-
-    @tf.function(reduce_retracing=True)
-    def read(tokens: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        outputs = model({"tokens": tokens, "state": state}, training=False)
-        return outputs["logits"][0], outputs["state"]
-
-    state = tf.zeros((1, state_size))
-    for start in range(0, len(ids) - 1, REFERENCE_PART):
-        with tf.device("CPU"):  # which gives the same figures every time, and so the same bytes
-            logits, state = read(tf.constant(ids[None, start : min(start + REFERENCE_PART, len(ids) - 1)]), state)
-        yield logits.numpy()
 
 
 def start_text(vocabulary: Vocabulary, held_out: str) -> str:

@@ -13,10 +13,11 @@ import tensorflow as tf
 from ..runtime.cli import say
 from ..runtime.errors import CharedgeError
 from ..runtime.scoring import log_softmax, nats_of
-from ..trainer.model import LOGITS, state_size
+from ..trainer.logits import compile_reader, state_size_of, stream_chunks
+from ..trainer.model import CPU, LOGITS
 from ..trainer.run import Run
 
-FITTED_CHARACTERS, STREAMS, PART = 100_000, 16, 500
+FITTED_CHARACTERS, STREAMS = 100_000, 16
 MOST_LOGITS = 10_000_000
 """Fewer characters are read where a vocabulary is large."""
 LARGEST = 4.0
@@ -46,24 +47,18 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
     return 1 / scale
 
 
-def read_logits(model: keras.Model, state_size: int, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def read_logits(model: keras.Model, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What a model makes of a text, in streams side by side, each from a zero state: logits float32 [n, V] and targets int [n]."""
     vocabulary_size = model.get_layer(LOGITS).units
     ids = ids[: min(FITTED_CHARACTERS, MOST_LOGITS // vocabulary_size)]
     streams = min(STREAMS, len(ids) - 1)
-    length = (len(ids) - 1) // streams
-    windows = ids[(np.arange(streams) * length)[:, None] + np.arange(length + 1)].astype(np.int32)  # [streams, length + 1]
-
-    @tf.function(reduce_retracing=True)
-    def read(tokens: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        outputs = model({"tokens": tokens, "state": state}, training=False)
-        return outputs["logits"], outputs["state"]
-
-    state, parts = tf.zeros((streams, state_size)), []
-    for first in range(0, length, PART):
-        logits, state = read(tf.constant(windows[:, first : min(first + PART, length)]), state)
+    read, state = compile_reader(model, CPU), tf.zeros((streams, state_size_of(model)))
+    parts, targets = [], []
+    for chunk in stream_chunks(ids, streams):
+        logits, state = read(tf.constant(chunk[:, :-1]), state)
         parts.append(logits.numpy())
-    return np.concatenate(parts, axis=1).reshape(-1, vocabulary_size), windows[:, 1:].reshape(-1)
+        targets.append(chunk[:, 1:])
+    return np.concatenate(parts, axis=1).reshape(-1, vocabulary_size), np.concatenate(targets, axis=1).reshape(-1)
 
 
 def divide_logits(model: keras.Model, temperature: float) -> None:
@@ -81,10 +76,10 @@ def calibrate(model: keras.Model, run: Run) -> float:
     Raises:
         CharedgeError: the run has no held-out text.
     """
-    config, held_out = run.config(), run.vocabulary().encode(run.held_out())
+    held_out = run.vocabulary().encode(run.held_out())
     if len(held_out) < 2:
         raise CharedgeError(f"{run.path} has no held-out text to fit a temperature on: copy the run folder again.")
-    logits, targets = read_logits(model, state_size(config.cell, config.layers, config.units), held_out)
+    logits, targets = read_logits(model, held_out)
     temperature = fit_temperature(logits, targets)
     divide_logits(model, temperature)
     before, after = (nats_of(logits / t, targets).mean() for t in (1.0, temperature))

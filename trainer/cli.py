@@ -525,17 +525,19 @@ def evaluate(
     _check(
         stride == 1 or (protocol == "last-character" and stride >= 1), "--stride", stride, "from 1 up, of last-character windows"
     )
+    say(f"reading {run}")
     require_tensorflow("evaluate", "train")
     folder = Run(run)
     config = folder.config()
     ids, skipped = _known_ids(folder, config, file)
     from .evaluation import evaluate_by
-    from .model import load_model, state_size
+    from .fast_recurrence import FAST_LAYERS
+    from .model import load_model
 
-    size = state_size(config.cell, config.layers, config.units)
     start = time.perf_counter()
-    with Bars("windows") as bars:
-        result = evaluate_by(protocol, load_model(folder), size, ids, window, stride, partial(bars.show, "evaluating"))
+    with Bars("characters" if protocol == "carried" else "windows") as bars:
+        model = load_model(folder, FAST_LAYERS)
+        result = evaluate_by(protocol, model, ids, window, stride, partial(bars.show, "evaluating"))
     seconds = time.perf_counter() - start
     if as_json:
         print_json(

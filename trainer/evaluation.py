@@ -10,12 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from ..runtime.errors import CharedgeError
+from ..runtime.scoring import nats_of
 from .dataset import Ids
-from .model import LOGITS
+from .logits import Progress, Reader, compile_reader, read_text, state_size_of, stream_chunks, windows
+from .model import CPU
 
 Chunk = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-Told = Callable[[int, int], object]
-"""Called with the windows done and how many there are."""
+NATS_AT_ONCE = 1_000_000  # logits whose float64 copy is taken
 
 
 @dataclass(frozen=True)
@@ -27,57 +28,99 @@ class Evaluation:
     """The characters that the mean is over."""
 
 
-def _untold(done: int, total: int) -> None:
+def _no_progress(done: int, total: int) -> None:
     pass
 
 
 def evaluate_by(
-    protocol: str, model: keras.Model, state_size: int, ids: Ids, window: int | None = None, stride: int = 1, told: Told = _untold
+    protocol: str,
+    model: keras.Model,
+    ids: Ids,
+    window: int | None = None,
+    stride: int = 1,
+    progress: Progress = _no_progress,
 ) -> Evaluation:
-    """Nats per character by a protocol: `carried`, `windows` of 256 or another number, or `last-character` of windows of 100."""
-    if protocol == "last-character":
-        return evaluate_last_character(model, state_size, ids, window or 100, stride=stride, told=told)
-    if protocol == "windows":
-        return evaluate_windows(chunk_loss(model), state_size, ids, window or 256, told=told)
-    return Evaluation(evaluate_ids(chunk_loss(model), state_size, ids), len(ids) - 1)
+    """Nats per character by a protocol, computed on the CPU.
+
+    Args:
+        protocol: `carried`, `windows` or `last-character`.
+        model: from `load_model`.
+        ids: int [n], n at least 2.
+        window: characters of a window; by default 256, or 100 for `last-character`.
+        stride: how far a `last-character` window begins after the one before.
+        progress: called with the characters (`carried`) or windows done, and how many there are.
+
+    Raises:
+        CharedgeError: the text is no longer than a `last-character` window.
+    """
+    if protocol == "carried":
+        return evaluate_text(model, ids, progress)
+    size, last = state_size_of(model), protocol == "last-character"
+    with tf.device(CPU):
+        read = compile_reader(model, CPU, last=last)
+        if last:
+            return evaluate_last_character(read, size, ids, window or 100, stride=stride, progress=progress)
+        return evaluate_windows(chunk_loss(read), size, ids, window or 256, progress=progress)
 
 
-def chunk_loss(model: keras.Model) -> Chunk:
-    """A compiled function (tokens [B, T], targets [B, T], state [B, S]) -> (sum of nats, the state after)."""
+def evaluate_text(model: keras.Model, ids: Ids, progress: Progress = _no_progress) -> Evaluation:
+    """Every character of a text but the first, the state carried from the first to the last, as `charedge score` counts.
+
+    Args:
+        model: from `load_model`.
+        ids: int [n], n at least 2.
+        progress: called with the characters read, and how many there are.
+    """
+    total, position = 0.0, 0
+    for logits in read_text(model, ids, progress):
+        rows = max(1, NATS_AT_ONCE // logits.shape[1])
+        for part in (logits[start : start + rows] for start in range(0, len(logits), rows)):
+            total += float(nats_of(part, np.asarray(ids[position + 1 : position + 1 + len(part)])).sum())
+            position += len(part)
+    return Evaluation(total / position, position)
+
+
+def chunk_loss(read: Reader) -> Chunk:
+    """A compiled function (tokens [B, T], targets [B, T], state [B, S]) -> (sum of nats float64, the state after).
+
+    The logits stay in the graph.
+    """
 
     @tf.function(reduce_retracing=True)
     def chunk(tokens: tf.Tensor, targets: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        outputs = model({"tokens": tokens, "state": state}, training=False)
-        nats = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=outputs["logits"])
-        return tf.reduce_sum(nats), tf.cast(outputs["state"], tf.float32)
+        logits, state = read(tokens, state)
+        return _nats(logits, targets), state
 
     return chunk
 
 
+def _nats(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """The sum of the cross-entropies, float64."""
+    nats = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
+    return tf.reduce_sum(tf.cast(nats, tf.float64))
+
+
 def evaluate_ids(chunk: Chunk, state_size: int, ids: Ids, streams: int = 1, length: int = 500) -> float:
-    """Nats per character of a token sequence, the state carried through it.
+    """Nats per character of a token sequence, the state carried through streams of it.
 
     Args:
         chunk: from `chunk_loss`.
         state_size: S.
         ids: int [n], n at least 2.
-        streams: 1 carries the state from the first character to the last; more cut the text into that many parts of equal
-            length that are read side by side, each from a zero state, which is faster and a little pessimistic (what is left
-            over at the end, fewer characters than streams, is not read).
-        length: how many characters a call reads.
+        streams: parts of equal length that the text is cut into and that are read side by side, each from a zero state, which is
+            a little pessimistic (what is left over at the end, fewer characters than streams, is not read).
+        length: how many characters of a stream a call reads.
     """
-    per_stream = (len(ids) - 1) // streams
-    starts = np.arange(streams) * per_stream
-    state, total = tf.zeros((streams, state_size)), 0.0
-    for first in range(0, per_stream, length):
-        part = _windows(ids, starts + first, min(length, per_stream - first))
+    state, total, predictions = tf.zeros((streams, state_size)), 0.0, 0
+    for part in map(tf.constant, stream_chunks(ids, streams, length)):
         nats, state = chunk(part[:, :-1], part[:, 1:], state)
         total += float(nats)
-    return total / (per_stream * streams)
+        predictions += part[:, 1:].shape.num_elements()
+    return total / predictions
 
 
 def evaluate_windows(
-    chunk: Chunk, state_size: int, ids: Ids, window: int = 256, batch: int = 64, told: Told = _untold
+    chunk: Chunk, state_size: int, ids: Ids, window: int = 256, batch: int = 64, progress: Progress = _no_progress
 ) -> Evaluation:
     """Every position of consecutive windows, each from a zero state, as nanoGPT's blocks (Karpathy 2022, `block_size` 256).
 
@@ -88,34 +131,34 @@ def evaluate_windows(
         window: the inputs, and so the predictions, of a window. What fills none at the end is not read; a text that is shorter
             is one window.
         batch: windows read side by side.
-        told: is told how far it is.
+        progress: called with the windows done, and how many there are.
     """
     length = min(window, len(ids) - 1)
     starts = np.arange((len(ids) - 1) // length) * length
     total = 0.0
     for first in range(0, len(starts), batch):
-        part = _windows(ids, starts[first : first + batch], length)
+        part = tf.constant(windows(ids, starts[first : first + batch], length))
         nats, _ = chunk(part[:, :-1], part[:, 1:], tf.zeros((len(part), state_size)))
         total += float(nats)
-        told(first + len(part), len(starts))
+        progress(first + len(part), len(starts))
     return Evaluation(total / (len(starts) * length), len(starts) * length)
 
 
 def evaluate_last_character(
-    model: keras.Model, state_size: int, ids: Ids, window: int = 100, batch: int = 256, stride: int = 1, told: Told = _untold
+    read: Reader, state_size: int, ids: Ids, window: int = 100, batch: int = 256, stride: int = 1, progress: Progress = _no_progress
 ) -> Evaluation:
     """The one character after each of the overlapping windows, each from a zero state: charRNN's objective.
 
     A window costs as many steps as it is long, for one prediction: `window` times the work of the other protocols.
 
     Args:
-        model: from `build_model`.
+        read: from `compile_reader` with `last`.
         state_size: S.
         ids: int [n]; n - `window` predictions with a stride of 1.
         window: the inputs before a prediction.
         batch: windows read side by side.
         stride: how far a window begins after the one before.
-        told: is told how far it is.
+        progress: called with the windows done, and how many there are.
 
     Raises:
         CharedgeError: the text is no longer than a window.
@@ -126,28 +169,10 @@ def evaluate_last_character(
             f"the text has {len(ids)} characters that the model knows, and --window {window} needs {window + 1}: "
             "give a longer text or a smaller --window."
         )
-    last_loss = _last_loss(model)
     total = 0.0
     for first in range(0, len(starts), batch):
-        part = _windows(ids, starts[first : first + batch], window)
-        total += float(last_loss(part[:, :-1], part[:, -1], tf.zeros((len(part), state_size))))
-        told(first + len(part), len(starts))
+        part = tf.constant(windows(ids, starts[first : first + batch], window))
+        logits, _ = read(part[:, :-1], tf.zeros((len(part), state_size)))
+        total += float(_nats(logits, part[:, -1]))
+        progress(first + len(part), len(starts))
     return Evaluation(total / len(starts), len(starts))
-
-
-def _last_loss(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-    """A compiled function (tokens [B, T], targets [B], state [B, S]) -> sum of nats, without the logits of other positions."""
-    logits = model.get_layer(LOGITS)
-    recurrent = keras.Model(model.input, logits.input)
-
-    @tf.function(reduce_retracing=True)
-    def last_loss(tokens: tf.Tensor, targets: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
-        hidden = recurrent({"tokens": tokens, "state": state}, training=False)[:, -1]  # [B, units]
-        return tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits(hidden)))
-
-    return last_loss
-
-
-def _windows(ids: Ids, starts: np.ndarray, length: int) -> tf.Tensor:
-    """The inputs of windows and the target after each: int32 [windows, length + 1]."""
-    return tf.constant(ids[starts[:, None] + np.arange(length + 1)], tf.int32)

@@ -1,4 +1,4 @@
-"""Keras' recurrent layers with a gradient of their own, for training on a CPU.
+"""Keras' recurrent layers with a loop and a gradient of their own, for a CPU.
 
 TensorFlow differentiates a loop step by step: it adds to the recurrent weights' gradient, 12 MB at 1024 units of a GRU, once a
 character. Here the steps back only make the gradients of the gates, and one product at the end sums over time and batch
@@ -79,7 +79,9 @@ GRU = Equations(gru_step, gru_derivative, saved=5)
 LSTM = Equations(lstm_step, lstm_derivative, saved=7)
 
 
-def recur(equations: Equations, x: Any, states: Sequence[tf.Tensor], kernel: Any, recurrent_kernel: Any, bias: Any) -> Tensors:
+def recur(
+    equations: Equations, x: Any, states: Sequence[tf.Tensor], kernel: Any, recurrent_kernel: Any, bias: Any, training: bool = True
+) -> Tensors:
     """Run a cell over time.
 
     Args:
@@ -89,15 +91,20 @@ def recur(equations: Equations, x: Any, states: Sequence[tf.Tensor], kernel: Any
         kernel: [E, G], its columns in the order of the input's part of the gates.
         recurrent_kernel: [U, G], its columns in the order of the state's part.
         bias: [1, G] on the input's part, or [2, G] with another on the state's part.
+        training: whether there will be gradients, for which every step is saved.
 
     Returns:
         h after each step [B, T, U], and the states after the last one, each [B, U].
     """
+    if not training:
+        inputs, before = _batch_last(x, states)
+        outputs, after, _ = _run(equations, inputs, kernel, recurrent_kernel, bias, before, save=False)
+        return _batch_first(outputs, after)
 
     @tf.custom_gradient
     def differentiable(x: Any, kernel: Any, recurrent_kernel: Any, bias: Any, *states: tf.Tensor) -> Any:
-        inputs = tf.transpose(x, (1, 2, 0))  # [T, E, B]
-        outputs, after, saved = _run(equations, inputs, kernel, recurrent_kernel, bias, [tf.transpose(s) for s in states])
+        inputs, before = _batch_last(x, states)
+        outputs, after, saved = _run(equations, inputs, kernel, recurrent_kernel, bias, before, save=True)
 
         def gradient(d_outputs: tf.Tensor, *d_after: tf.Tensor) -> Tensors:
             d_outputs, d_after = tf.transpose(d_outputs, (1, 2, 0)), tuple(tf.transpose(d) for d in d_after)
@@ -115,15 +122,25 @@ def recur(equations: Equations, x: Any, states: Sequence[tf.Tensor], kernel: Any
                 *(tf.cast(tf.transpose(d), x.dtype) for d in d_before),
             )
 
-        return (tf.transpose(outputs, (2, 0, 1)), *(tf.cast(tf.transpose(s), x.dtype) for s in after)), gradient
+        return _batch_first(outputs, after), gradient
 
     return differentiable(x, kernel, recurrent_kernel, bias, *states)
 
 
+def _batch_last(x: Any, states: Sequence[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """[B, T, E] and states [B, U] -> [T, E, B] and [U, B]."""
+    return tf.transpose(x, (1, 2, 0)), [tf.transpose(s) for s in states]
+
+
+def _batch_first(outputs: tf.Tensor, states: Tensors) -> Tensors:
+    """[T, U, B] and states [U, B] -> [B, T, U] and [B, U], in the type of the outputs."""
+    return tf.transpose(outputs, (2, 0, 1)), *(tf.cast(tf.transpose(s), outputs.dtype) for s in states)
+
+
 def _run(
-    equations: Equations, inputs: Any, kernel: Any, recurrent_kernel: Any, bias: Any, states: Sequence[tf.Tensor]
+    equations: Equations, inputs: Any, kernel: Any, recurrent_kernel: Any, bias: Any, states: Sequence[tf.Tensor], save: bool
 ) -> tuple[tf.Tensor, Tensors, tuple[tf.TensorArray, ...]]:
-    """From the first step to the last: h after each [T, U, B], the states after the last, and what each has saved."""
+    """From the first step to the last: h after each [T, U, B], the states after the last, and, if asked, what each has saved."""
     time, units, dtype = tf.shape(inputs)[0], recurrent_kernel.shape[0], inputs.dtype
     kernel_rows, recurrent_rows = tf.transpose(kernel), tf.transpose(recurrent_kernel)  # [G, E], [G, U]
     biases = [tf.repeat(_float32(row)[:, None], tf.shape(inputs)[2], axis=1) for row in tf.unstack(bias)]  # [G, B]
@@ -132,10 +149,10 @@ def _run(
         of_input = _float32(kernel_rows @ inputs[t]) + biases[0]
         of_state = _float32(recurrent_rows @ tf.cast(states[0], dtype))
         states, needed = equations.step(of_input, of_state + biases[1] if len(biases) > 1 else of_state, states)
-        saved = tuple(array.write(t, tf.cast(value, dtype)) for array, value in zip(saved, needed, strict=True))
+        saved = tuple(array.write(t, tf.cast(value, dtype)) for array, value in zip(saved, needed, strict=save))
         return t + 1, states, outputs.write(t, tf.cast(states[0], dtype)), saved
 
-    outputs, *saved = (_array(time, units, inputs) for _ in range(1 + equations.saved))
+    outputs, *saved = (_array(time, units, inputs) for _ in range(1 + equations.saved * save))
     start = 0, tuple(_float32(s) for s in states), outputs, tuple(saved)
     _, after, outputs, saved = tf.while_loop(lambda t, *_: t < time, step, start, maximum_iterations=time)
     return outputs.stack(), after, saved
@@ -173,25 +190,25 @@ def _side_by_side(steps: tf.Tensor) -> tf.Tensor:
 
 
 class FastGRU(keras.layers.GRU):
-    """`keras.layers.GRU`, weights and configuration and all, that trains faster on a CPU; elsewhere it is what Keras has."""
+    """`keras.layers.GRU`, weights and configuration and all, that is faster on a CPU; elsewhere it is what Keras has."""
 
     def inner_loop(self, sequences: tf.Tensor, initial_state: Any, mask: Any, training: bool = False) -> Any:
-        if not _applies(self, mask, training) or not self.reset_after:
+        if not _applies(self, mask) or not self.reset_after:
             return super().inner_loop(sequences, initial_state, mask, training)
         kernel, recurrent_kernel, bias = _weights(self.cell, sequences.dtype)
         kernel, of_input = (tf.roll(values, self.units, axis=-1) for values in (kernel, bias[0]))  # z, r, c -> c, z, r
-        outputs, *states = recur(GRU, sequences, initial_state, kernel, recurrent_kernel, tf.stack([of_input, bias[1]]))
+        outputs, *states = recur(GRU, sequences, initial_state, kernel, recurrent_kernel, tf.stack([of_input, bias[1]]), training)
         return states[0], outputs, states
 
 
 class FastLSTM(keras.layers.LSTM):
-    """`keras.layers.LSTM`, weights and configuration and all, that trains faster on a CPU; elsewhere it is what Keras has."""
+    """`keras.layers.LSTM`, weights and configuration and all, that is faster on a CPU; elsewhere it is what Keras has."""
 
     def inner_loop(self, sequences: tf.Tensor, initial_state: Any, mask: Any, training: bool = False) -> Any:
-        if not _applies(self, mask, training):
+        if not _applies(self, mask):
             return super().inner_loop(sequences, initial_state, mask, training)
         kernel, recurrent_kernel, bias = _weights(self.cell, sequences.dtype)
-        outputs, *states = recur(LSTM, sequences, initial_state, kernel, recurrent_kernel, bias[None])
+        outputs, *states = recur(LSTM, sequences, initial_state, kernel, recurrent_kernel, bias[None], training)
         return states[0], outputs, states
 
 
@@ -203,9 +220,10 @@ def _weights(cell: Any, dtype: tf.DType) -> Tensors:
     return tuple(tf.cast(weight.value, dtype) for weight in (cell.kernel, cell.recurrent_kernel, cell.bias))
 
 
-def _applies(layer: Any, mask: Any, training: bool) -> bool:
-    """Whether the equations here are the layer's."""
+def _applies(layer: Any, mask: Any) -> bool:
+    """Whether the equations here are the layer's, and there is no cuDNN to do better."""
     cell = layer.cell
     default = cell.activation is keras.activations.tanh and cell.recurrent_activation is keras.activations.sigmoid and cell.use_bias
     plain = default and not (cell.dropout or cell.recurrent_dropout or layer.go_backwards or layer.unroll)
-    return bool(training) and plain and mask is None
+    cudnn = layer.use_cudnn and tf.config.list_logical_devices("GPU")
+    return plain and mask is None and not cudnn

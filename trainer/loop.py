@@ -32,6 +32,7 @@ from .dropout import SharedDropout
 from .evaluation import chunk_loss, evaluate_ids
 from .fast_recurrence import FAST_LAYERS
 from .gradient_check import check_gradient
+from .logits import compile_reader
 from .model import LAYERS, build_model, save_model, state_size
 from .optimization import build_optimizer, compile_train_step, schedule_of
 from .progress import Progress
@@ -132,7 +133,8 @@ class Training:
             self.optimizer = build_optimizer(self.model, config, self.schedule)
         arguments = (self.model, self.teachers, self.optimizer, config, self.batches.batch_size, self.seeds, self.strategy)
         self.train_step = compile_train_step(*arguments)
-        self.chunk = chunk_loss(self.model)
+        self.read = compile_reader(self.model)
+        self.chunk = chunk_loss(self.read)
         self.position = Position()
         self.state = self._zero_state()
         self.trained = False  # the weights are random
@@ -374,12 +376,7 @@ class Training:
         token, state = self.data.validation[np.zeros(1, int)].astype(np.int32), tf.zeros((1, self.size))
         ids = []
         for _ in range(SAMPLE_LENGTH):
-            logits, state = self._one_step(tf.constant(token[:, None]), state)
+            logits, state = self.read(tf.constant(token[:, None], tf.int32), state)
             token = sampler(logits.numpy()[:, 0])
             ids.append(int(token[0]))
         return self.data.vocabulary.decode(ids)
-
-    @tf.function(reduce_retracing=True)
-    def _one_step(self, tokens: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        outputs = self.model({"tokens": tokens, "state": state}, training=False)
-        return outputs["logits"], tf.cast(outputs["state"], tf.float32)

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from ..runtime.errors import CharedgeError
 from ..runtime.package import STATES_PER_LAYER
@@ -16,6 +17,8 @@ from .run import GATES, Cell, Config, Run
 
 EMBEDDING, RECURRENT, LOGITS = "embedding", "recurrent_{}", "logits"
 LAYERS: dict[str, Any] = {"gru": keras.layers.GRU, "lstm": keras.layers.LSTM, "dropout": keras.layers.Dropout}
+CPU = "CPU:0"
+"""Where the model of a finished run computes: a GPU may round its products to TF32."""
 
 
 def state_size(cell: Cell, layers: int, units: int) -> int:
@@ -83,8 +86,12 @@ def save_model(weights: Sequence[np.ndarray], vocabulary_size: int, config: Conf
     partial.replace(path)
 
 
-def load_model(run: Run) -> keras.Model:
-    """The best weights of a run, in a model that computes in float32 whatever they were trained in.
+def load_model(run: Run, layers: Mapping[str, Any] = LAYERS) -> keras.Model:
+    """The best weights of a run, in a model that computes in float32 on the CPU, whatever they were trained in and on.
+
+    Args:
+        run: the run folder.
+        layers: as for `build_model`.
 
     Raises:
         CharedgeError: the run has none yet, or the file is damaged or of another shape than the configuration says.
@@ -93,14 +100,16 @@ def load_model(run: Run) -> keras.Model:
     if not run.model.exists():
         raise CharedgeError(f"{run.path} has no {run.model.name} yet: let `charedge train --resume` finish an epoch.")
     try:
-        trained: Any = keras.saving.load_model(run.model, compile=False)
+        with tf.device(CPU):
+            trained: Any = keras.saving.load_model(run.model, compile=False)
     except Exception as error:  # Keras raises whatever the broken part raised
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise CharedgeError(f"{run.model} cannot be loaded ({reason}): copy it again, or train again.") from None
     if [w.shape for w in trained.get_weights()] != weight_shapes(len(vocabulary), config):  # before memory is taken for them
         raise CharedgeError(f"{run.path} disagrees with itself (vocabulary.txt, config.json and {run.model.name}): train again.")
-    model = build_model(len(vocabulary), config)
-    model.set_weights(trained.get_weights())
+    with tf.device(CPU):  # cuDNN's operators would be moved to a GPU, and there are none of them on the CPU
+        model = build_model(len(vocabulary), config, cudnn=False, layers=layers)
+        model.set_weights(trained.get_weights())
     return model
 
 

@@ -6,35 +6,10 @@ import numpy as np
 import pytest
 from charedge.runtime import CharedgeError
 from charedge.trainer.evaluation import chunk_loss, evaluate_by, evaluate_ids, evaluate_last_character, evaluate_windows
-from charedge.trainer.model import EMBEDDING, LOGITS, RECURRENT, build_model, layer_weights, state_size
-from charedge.trainer.run import Config
+from charedge.trainer.logits import compile_reader
+from charedge.trainer.model import LOGITS, state_size
+from keras_models import UNITS, VOCABULARY_SIZE, build, weights_of
 from reference import log_softmax, run_model
-
-VOCABULARY_SIZE, UNITS, LAYERS = 11, 6, 2
-
-
-def build(cell):
-    """A tiny Keras model with random weights that are large enough to matter."""
-    values = {"units": UNITS, "layers": LAYERS, "embedding_dim": 4, "dropout": 0.3, "cell": cell}
-    others = dict.fromkeys(
-        ["sequence_length", "batch_size", "epochs", "learning_rate", "validation_split", "normalization", "unknown"]
-    )
-    model = build_model(VOCABULARY_SIZE, Config(**others, **values, seed=1, precision="float32", corpus={}, versions={}))
-    random = np.random.default_rng(1)
-    model.set_weights([random.normal(size=weight.shape) for weight in model.get_weights()])
-    return model
-
-
-def weights_of(model, cell):
-    """The weights as `reference.run_model` takes them."""
-    layers = []
-    for i in range(LAYERS):
-        kernel, recurrent, bias = layer_weights(model, RECURRENT.format(i))
-        biases = {"input_bias": bias[0], "recurrent_bias": bias[1]} if cell == "gru" else {"input_bias": bias}
-        layers.append(SimpleNamespace(kernel=kernel, recurrent_kernel=recurrent, **biases))
-    output_kernel, output_bias = layer_weights(model, LOGITS)
-    (embedding,) = layer_weights(model, EMBEDDING)
-    return SimpleNamespace(cell=cell, embedding=embedding, layers=layers, output_kernel=output_kernel, output_bias=output_bias)
 
 
 @pytest.fixture(scope="module", params=["gru", "lstm"])
@@ -47,8 +22,9 @@ def network(request):
         logits, _ = run_model(weights, window[:-1])
         return -log_softmax(logits)[np.arange(len(window) - 1), window[1:]]
 
-    size = state_size(request.param, LAYERS, UNITS)
-    return SimpleNamespace(model=model, chunk=chunk_loss(model), size=size, nats=nats)
+    size = state_size(request.param, 2, UNITS)
+    read, last = compile_reader(model), compile_reader(model, last=True)
+    return SimpleNamespace(model=model, chunk=chunk_loss(read), last=last, size=size, nats=nats)
 
 
 def text(length):
@@ -108,26 +84,26 @@ def test_the_last_window_may_end_with_the_text(network):
 def test_last_character_is_the_loss_after_overlapping_windows(network, stride, batch):
     ids = text(30)
     losses = [network.nats(ids[start : start + 9])[-1] for start in range(0, 22, stride)]
-    result = evaluate_last_character(network.model, network.size, ids, 8, batch, stride)
+    result = evaluate_last_character(network.last, network.size, ids, 8, batch, stride)
     assert result.nats_per_character == pytest.approx(np.mean(losses), rel=1e-5)
     assert result.predictions == len(losses)
 
 
 def test_last_character_has_a_prediction_for_all_but_the_first_window(network):
-    assert evaluate_last_character(network.model, network.size, text(30), 8).predictions == 22
+    assert evaluate_last_character(network.last, network.size, text(30), 8).predictions == 22
 
 
 def test_last_character_computes_the_logits_of_the_last_position_alone(network, monkeypatch):
     layer, ranks = network.model.get_layer(LOGITS), []
     call = layer.call
     monkeypatch.setattr(layer, "call", lambda x, **options: (ranks.append(len(x.shape)), call(x, **options))[1])
-    evaluate_last_character(network.model, network.size, text(30), 8)
+    evaluate_last_character(compile_reader(network.model, last=True), network.size, text(30), 8)
     assert set(ranks) == {2}
 
 
 def test_a_text_as_short_as_its_window_is_refused(network):
     with pytest.raises(CharedgeError, match=r"8 characters.*--window 8 needs 9"):
-        evaluate_last_character(network.model, network.size, text(8), 8)
+        evaluate_last_character(network.last, network.size, text(8), 8)
 
 
 def test_ids_on_disk_are_read_in_parts(network):
@@ -136,8 +112,8 @@ def test_ids_on_disk_are_read_in_parts(network):
     size, chunk = network.size, network.chunk
     assert evaluate_ids(chunk, size, mapped, 4, 10) == evaluate_ids(chunk, size, ids, 4, 10)
     assert evaluate_windows(chunk, size, mapped, 10, 4) == evaluate_windows(chunk, size, ids, 10, 4)
-    assert evaluate_last_character(network.model, size, mapped, 10, 4, 7) == evaluate_last_character(
-        network.model, size, ids, 10, 4, 7
+    assert evaluate_last_character(network.last, size, mapped, 10, 4, 7) == evaluate_last_character(
+        network.last, size, ids, 10, 4, 7
     )
     assert mapped.most == 4 * 11
 
@@ -145,7 +121,7 @@ def test_ids_on_disk_are_read_in_parts(network):
 def test_the_way_is_told_up_to_its_end(network):
     windows, characters = [], []
     evaluate_windows(network.chunk, network.size, text(36), 7, 2, lambda *place: windows.append(place))
-    evaluate_last_character(network.model, network.size, text(30), 8, 8, 2, lambda *place: characters.append(place))
+    evaluate_last_character(network.last, network.size, text(30), 8, 8, 2, lambda *place: characters.append(place))
     assert windows == [(2, 5), (4, 5), (5, 5)]
     assert characters == [(8, 11), (11, 11)]
 
@@ -154,11 +130,11 @@ def test_a_protocol_is_chosen_by_its_name(network):
     ids, told = text(300), []
 
     def by(protocol, **options):
-        return evaluate_by(protocol, network.model, network.size, ids, **options)
+        return evaluate_by(protocol, network.model, ids, **options)
 
     assert by("carried").predictions == 299
     assert by("carried").nats_per_character == pytest.approx(network.nats(ids).mean(), rel=1e-5)
     assert by("windows") == evaluate_windows(network.chunk, network.size, ids, 256)
     assert by("windows", window=10) == evaluate_windows(network.chunk, network.size, ids, 10)
-    assert by("last-character", stride=50, told=lambda *place: told.append(place)).predictions == 4
+    assert by("last-character", stride=50, progress=lambda *place: told.append(place)).predictions == 4
     assert told == [(4, 4)]

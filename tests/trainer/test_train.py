@@ -184,6 +184,7 @@ def test_evaluate_measures_the_held_out_text(train, process):
     best = min(float(line.split(",")[2]) for line in (train().path / "history.csv").read_text().splitlines()[1:])
     assert set(fields) >= {"nats_per_character", "bits_per_character", "characters", "skipped_characters", "characters_per_second"}
     assert fields["characters"] == 4000
+    assert result.stderr.splitlines() == [f"charedge: reading {train().path}", "charedge: evaluating over 3,999 characters"]
     assert fields["nats_per_character"] == pytest.approx(best, abs=0.05)
     assert fields["bits_per_character"] == pytest.approx(fields["nats_per_character"] / math.log(2))
 
