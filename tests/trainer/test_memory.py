@@ -6,6 +6,7 @@ import sys
 import pytest
 from charedge.runtime import CharedgeError
 from charedge.trainer import memory
+from charedge.trainer.accelerators import Hardware
 from charedge.trainer.memory import available_bytes, require_memory, training_bytes
 from charedge.trainer.presets import PRESETS
 from charedge.trainer.run import Config
@@ -64,7 +65,7 @@ def test_a_training_that_does_not_fit_is_refused_with_what_it_needs_and_what_the
     monkeypatch.setattr(memory, "available_bytes", lambda: 20 * 10**9)
     needed = training_bytes(*training(units=65_536))
     with pytest.raises(CharedgeError) as refusal:
-        require_memory(*training(units=65_536))
+        require_memory(*training(units=65_536), [], Hardware())
     told = str(refusal.value)
     assert told.startswith("--units 65536, --batch-size 64 and --sequence-length 100 need about ")
     assert f"about {needed / 1e9:,.0f} GB of memory to train and this machine has 20 GB free" in told
@@ -73,13 +74,13 @@ def test_a_training_that_does_not_fit_is_refused_with_what_it_needs_and_what_the
 
 def test_a_training_that_fits_is_let_through(monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda: training_bytes(*training()))
-    require_memory(*training())
+    require_memory(*training(), [], Hardware())
 
 
 def test_little_memory_is_told_to_the_tenth(monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda: 512 * 10**6)
     with pytest.raises(CharedgeError, match=r"has 0\.5 GB free"):
-        require_memory(*training())
+        require_memory(*training(), [], Hardware())
 
 
 @pytest.fixture
