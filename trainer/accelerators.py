@@ -135,8 +135,13 @@ def tensorflow_reason() -> str:
 
 
 def _nvidia_smi() -> dict[str, tuple[int, int]]:
-    """The memory of each kind of GPU in bytes, all of it and what is free on the fullest; empty where the tool is missing."""
+    """The memory of each kind of GPU in bytes, all of it and what is free on the fullest that CUDA_VISIBLE_DEVICES shows.
+
+    Empty where the tool is missing or fails.
+    """
     query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    query += [f"--id={visible}"] if visible else []
     try:
         lines = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()
         rows = [line.rsplit(", ", 2) for line in lines]

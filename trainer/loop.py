@@ -45,7 +45,7 @@ STREAM_CHARACTERS = 500  # the fewest that a validation stream should have
 SAMPLE_LENGTH = 200
 UNTRAINED_TOLERANCE = 0.1  # of ln V
 STOP, SAVE = 0, 1  # what a worker asks the others for
-OUT_OF_MEMORY = re.compile("out of memory|ALLOC_FAILED|OOM", re.IGNORECASE)
+OUT_OF_MEMORY = re.compile("out.of.memory|ALLOC_FAILED|OOM when|failed to allocate|Dst tensor is not initialized", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -291,8 +291,10 @@ class Training:
 
     def _out_of_memory(self, error: tf.errors.OpError) -> CharedgeError:
         where = "the GPU" if self.hardware.gpus else "this machine"
+        lines = str(error.message).splitlines()  # of a compiled step the first is "Graph execution error:"
+        reason = next(filter(OUT_OF_MEMORY.search, lines), type(error).__name__)
         return CharedgeError(
-            f"the memory of {where} is not enough ({str(error.message).strip().splitlines()[0][:200]}): train again with a smaller "
+            f"the memory of {where} is not enough ({reason.strip()[:200]}): train again with a smaller "
             f"--batch-size than {self.config.batch_size}, a smaller --sequence-length or fewer --units, or end what else uses it."
         )
 
