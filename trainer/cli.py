@@ -22,11 +22,12 @@ from ..runtime.scoring import to_bits
 from ..runtime.text import NORMALIZATIONS, Normalization, normalize, read_bytes, read_text
 from ..runtime.vocabulary import UNKNOWN_ID, Vocabulary
 from .bars import Bars
-from .cluster import is_chief, read_cluster, wait_for_workers, workers
+from .cluster import is_chief, read_cluster, workers
 from .encoding import Encoded, encode_corpus
 from .lock import locked
 from .memory import require_memory
 from .presets import DEFAULT, PRESETS
+from .rendezvous import wait_for_workers
 from .run import BFLOAT16, CALIBRATION_CHARACTERS, MAX_HELD_OUT_CHARACTERS, Config, Run
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from ..runtime.errors import CharedgeError
 from .accelerators import Hardware, cpu_threads
-from .cluster import signals_end_the_process, workers
+from .cluster import workers
+from .rendezvous import signals_end_the_process
 from .run import GATES, Config
 
 MOST_CPU_DEVICES = 4

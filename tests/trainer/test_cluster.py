@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import TINY, assert_waits, local_addresses, tf_config
 
-MEET = "from charedge.trainer.cluster import wait_for_workers; wait_for_workers(120)"
+MEET = "from charedge.trainer.rendezvous import wait_for_workers; wait_for_workers(120)"
 LEAVE = """
 import socket, sys
 host, _, port = sys.argv[1].partition(":")
