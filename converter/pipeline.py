@@ -12,6 +12,7 @@ import keras
 from ..runtime.cli import say
 from ..runtime.errors import CharedgeError
 from ..runtime.vocabulary import UNKNOWN_ID, Vocabulary
+from ..trainer.accelerators import hide_gpus
 from ..trainer.bars import Bars
 from ..trainer.fast_recurrence import FAST_LAYERS
 from ..trainer.logits import read_text
@@ -56,6 +57,7 @@ def convert_run(
     """
     config, vocabulary = run.config(), run.vocabulary()
     say(f"reading {run.path}")
+    hide_gpus()
     model = load_model(run, FAST_LAYERS)
     temperature = calibrate(model, run) if fit_temperature else None
     weights = read_weights(model, config)

@@ -23,6 +23,7 @@ from ..runtime.errors import CharedgeError
 from ..runtime.package import STATES_PER_LAYER
 from ..runtime.scoring import nats_of
 from ..runtime.vocabulary import UNKNOWN_ID, Vocabulary
+from ..trainer.accelerators import hide_gpus
 from ..trainer.model import EMBEDDING, LOGITS, RECURRENT, load_model, state_size
 from ..trainer.run import Config, Run
 from .folders import is_saved_model, replacing
@@ -71,6 +72,7 @@ def write_saved_model(
     if len(held_out) < 2:
         raise CharedgeError(f"{run.path} has no held-out text to verify with: copy the run folder again.")
     progress(f"reading {run.path}")
+    hide_gpus()
     tf.config.experimental.enable_tensor_float_32_execution(False)  # on a GPU it would round what is compared here
     model = load_model(run)
     if fit_temperature:

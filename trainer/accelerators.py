@@ -103,6 +103,12 @@ def find_gpus(warn: Callable[[str], object]) -> tuple[Gpu, ...]:
     return tuple(Gpu(name, *memory.get(name, (None, None))) for name in names[: len(usable)])
 
 
+def hide_gpus() -> None:
+    """Keep TensorFlow off the GPUs, for work that is done on the CPU: it would take their memory when it starts."""
+    with suppress(RuntimeError):  # it was started before
+        tf.config.set_visible_devices([], "GPU")
+
+
 def has_nvidia_gpu(root: Path = Path("/")) -> bool:
     """Whether a driver shows an NVIDIA GPU that CUDA_VISIBLE_DEVICES does not hide."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")

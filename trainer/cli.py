@@ -531,10 +531,12 @@ def evaluate(
     folder = Run(run)
     config = folder.config()
     ids, skipped = _known_ids(folder, config, file)
+    from .accelerators import hide_gpus
     from .evaluation import evaluate_by
     from .fast_recurrence import FAST_LAYERS
     from .model import load_model
 
+    hide_gpus()
     start = time.perf_counter()
     with Bars("characters" if protocol == "carried" else "windows") as bars:
         model = load_model(folder, FAST_LAYERS)

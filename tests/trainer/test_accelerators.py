@@ -248,3 +248,18 @@ def test_memory_that_ends_in_the_middle_of_a_training_is_one_sentence(charedge, 
     monkeypatch.setattr(loop, "compile_train_step", compile_train_step)
     result = charedge("train", corpus, "--output", tmp_path / "run", *TINY)
     assert_one_sentence(result, f"the memory of this machine is not enough ({reason})", "--batch-size than 16")
+
+
+def test_evaluate_and_convert_leave_the_gpus_to_others(charedge, train, tmp_path, monkeypatch):
+    """TensorFlow would take all of their memory when it starts."""
+    hidden = []
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda devices, kind: hidden.append((devices, kind)))
+    run = train().path
+    commands = (
+        ("evaluate", run),
+        ("convert", run, "--output", tmp_path / "model.tflite"),
+        ("convert", run, "--output", tmp_path / "saved", "--format", "saved-model"),
+    )
+    for count, command in enumerate(commands, start=1):
+        assert charedge(*command).status == 0
+        assert hidden == [([], "GPU")] * count
