@@ -55,13 +55,14 @@ def peer_speed(train: Steps, steps: int) -> Speed:
     return speed
 
 
-def charedge_speed(folder: Path, units: int, precision: str, steps: int) -> Speed:
+def charedge_speed(folder: Path, units: int, precision: str, steps: int, layers: int = 1) -> Speed:
     """The second epoch of the whole program: the first one compiles."""
     characters = int((steps + 2) * BATCH_CHARACTERS / (1 - VALIDATION_SPLIT))
     text, run = folder / "text.txt", folder / f"run-{precision}"
     text.write_text("".join(np.random.default_rng(0).choice(VOCABULARY.tokens[1:], characters)))
     options = {
         "--preset": "tutorial",
+        "--layers": layers,
         "--units": units,
         "--epochs": 2,
         "--precision": precision,
