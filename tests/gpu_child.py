@@ -25,7 +25,7 @@ from charedge.trainer.gradient_check import check_gradient
 from charedge.trainer.loop import CUDNN_LAYERS, Data, Training
 from charedge.trainer.run import Config, Run
 
-ROWS, CHARACTERS = 16, 100
+ROWS, CHARACTERS = 24, 100
 VALIDATION_SPLIT = 0.1
 SETTINGS = {
     **{"cell": "gru", "layers": 2, "embedding_dim": 64, "dropout": 0.0, "weight_drop": 0.1, "batching": "carried", "epochs": 1},
