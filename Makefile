@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-metadata test-devices wheels check bench bench-runtime bench-training bench-profiles bench-growth pictures
+.PHONY: demo test test-metadata test-devices test-gpu wheels check bench bench-runtime bench-training bench-profiles bench-growth pictures
 .PHONY: models quijote docs fuzz kills power-cuts clean
 
 demo: .venv/installed
@@ -20,6 +20,10 @@ test-metadata: .venv/installed .venv-support/installed
 # The wheels that a Raspberry Pi installs, on its processors under emulation: needs Debian's apt. DEVICES=--smoke tries two in minutes.
 test-devices: .venv/installed
 	$(BIN)/python tests/devices/run.py $(DEVICES)
+
+# On a machine with an NVIDIA GPU; another is told that it has none. GPU='--check speed' is one of the checks.
+test-gpu: .venv/installed $(if $(wildcard /dev/nvidia[0-9]* /usr/lib/wsl/lib/libcuda.so*),.venv/gpu-installed)
+	$(BIN)/python tests/gpu.py $(GPU)
 
 # One for 64-bit systems, one for 32-bit ARM: setup.py says why.
 wheels: .venv/installed
@@ -82,6 +86,11 @@ power-cuts: .venv/installed
 .venv/installed: pyproject.toml setup.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+# CUDA's libraries beside it: gigabytes.
+.venv/gpu-installed: .venv/installed
+	$(BIN)/pip install --quiet --editable '.[gpu]'
 	touch $@
 
 # A device with the older interpreter, which has wheels for Python 3.11 at most; where it cannot be had its tests say so.

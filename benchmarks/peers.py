@@ -18,6 +18,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from charedge.runtime.interpreter import quiet_stderr
 from process import Cost, charedge, cost
@@ -42,12 +43,12 @@ START_ROUNDS = 5
 QUIET = "import os; os.dup2(os.open(os.devnull, os.O_WRONLY), 2)"
 
 
-def serve(module: str, units: int, connection: Connection) -> None:
+def serve(module: str, network: tuple[Any, ...], connection: Connection) -> None:
     """In a peer's process: name its loops, then run each as often as asked."""
     sys.path.insert(0, str(Path(__file__).with_name("peers")))
     try:
         with quiet_stderr():
-            loops: dict[str, Loop] = importlib.import_module(module).loops(units)
+            loops: dict[str, Loop] = importlib.import_module(module).loops(*network)
     except ModuleNotFoundError as error:
         connection.send(error)
         return
@@ -61,15 +62,19 @@ def serve(module: str, units: int, connection: Connection) -> None:
         connection.send(None)
 
 
-def start(module: str, units: int) -> dict[str, Loop]:
+def start(module: str, *network: Any) -> dict[str, Loop]:
     """The loops of a peer, which run in a process that ends with this one.
+
+    Args:
+        module: in `peers/`.
+        network: what its `loops` takes; the units come first.
 
     Raises:
         ModuleNotFoundError: the peer is not installed.
     """
     context = multiprocessing.get_context("spawn")
     near, far = context.Pipe()
-    context.Process(target=serve, args=(module, units, far), daemon=True).start()
+    context.Process(target=serve, args=(module, network, far), daemon=True).start()
     far.close()
     answer = near.recv()
     if isinstance(answer, ModuleNotFoundError):

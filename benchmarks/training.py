@@ -62,6 +62,7 @@ def charedge_speed(folder: Path, units: int, precision: str, steps: int, **other
     text.write_text("".join(np.random.default_rng(0).choice(VOCABULARY.tokens[1:], characters)))
     options = {
         "--preset": "tutorial",
+        "--layers": layers,
         "--units": units,
         "--epochs": 2,
         "--precision": precision,

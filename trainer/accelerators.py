@@ -6,8 +6,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,12 @@ import tensorflow as tf
 
 from ..runtime.errors import CharedgeError, InvalidOption
 from .cluster import workers
-from .run import BFLOAT16
+from .run import BFLOAT16, Config
 
 NVIDIA = ("dev/nvidia[0-9]*", "proc/driver/nvidia/gpus/*", "usr/lib/wsl/lib/libcuda.so*")
 """What an NVIDIA driver puts into a file system, Windows' subsystem for Linux included."""
 DIAGNOSIS_SECONDS = 120
+OUT_OF_MEMORY = re.compile("out.of.memory|ALLOC_FAILED|OOM when|failed to allocate|Dst tensor is not initialized", re.IGNORECASE)
 TO_THE_CPU = "hide the GPU with CUDA_VISIBLE_DEVICES=-1 to train on the CPU"
 
 
@@ -158,6 +159,31 @@ def _nvidia_smi() -> dict[str, tuple[int, int]]:
         return found
     except (OSError, ValueError, subprocess.SubprocessError):
         return {}
+
+
+def is_out_of_memory(error: tf.errors.OpError) -> bool:
+    """Whether TensorFlow, CUDA or cuDNN could not get memory."""
+    return isinstance(error, tf.errors.ResourceExhaustedError) or bool(OUT_OF_MEMORY.search(str(error)))
+
+
+@contextmanager
+def memory_explained(config: Config, hardware: Hardware) -> Iterator[None]:
+    """Say in one sentence that memory ran out while a model was built or trained.
+
+    Raises:
+        CharedgeError: it did.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if not is_out_of_memory(error):
+            raise
+        lines = str(error.message).splitlines()  # of a compiled step the first is "Graph execution error:"
+        reason = next(filter(OUT_OF_MEMORY.search, lines), type(error).__name__)
+        raise CharedgeError(
+            f"the memory of {'the GPU' if hardware.gpus else 'this machine'} is not enough ({reason.strip()[:200]}): train again with "
+            f"a smaller --batch-size than {config.batch_size}, a smaller --sequence-length or fewer --units, or end what else uses it."
+        ) from None
 
 
 def resolve_precision(precision: str, gpus: Sequence[Gpu]) -> str:

@@ -386,6 +386,7 @@ def _train(
             "give a longer text or a larger share."
         )
     require_tensorflow("train", "train")
+    from .accelerators import memory_explained
     from .distribution import choose_strategy
     from .loop import Data, Training
     from .progress import Progress
@@ -394,7 +395,7 @@ def _train(
     smaller = replace(config, batch_size=min(config.batch_size, boundary // config.sequence_length))
     require_memory(len(vocabulary), smaller, [Run(Path(path)).config() for path in config.teachers], hardware)
     data = Data(vocabulary, ids.part(0, boundary), ids.part(boundary, len(ids)))
-    with locked(run.path) if is_chief() else nullcontext():
+    with locked(run.path) if is_chief() else nullcontext(), memory_explained(config, hardware):
         wait_for_workers(worker_timeout, None if quiet else say)
         strategy = choose_strategy(hardware)  # before TensorFlow does anything else
         weights = None if first is None else _transferred(first, vocabulary)

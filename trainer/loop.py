@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from ..runtime.interrupts import Interrupted, Request, deferred_interrupts
 from ..runtime.sampling import Sampler, Sampling, random_rows
 from ..runtime.scoring import to_bits
 from ..runtime.vocabulary import Vocabulary
-from .accelerators import Hardware
+from .accelerators import Hardware, is_out_of_memory
 from .checkpoints import Position, restore_checkpoint, save_checkpoint
 from .cluster import is_chief, workers
 from .curves import draw_curves
@@ -45,7 +44,6 @@ STREAM_CHARACTERS = 500  # the fewest that a validation stream should have
 SAMPLE_LENGTH = 200
 UNTRAINED_TOLERANCE = 0.1  # of ln V
 STOP, SAVE = 0, 1  # what a worker asks the others for
-OUT_OF_MEMORY = re.compile("out.of.memory|ALLOC_FAILED|OOM when|failed to allocate|Dst tensor is not initialized", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -181,8 +179,7 @@ class Training:
             Every epoch's figures.
 
         Raises:
-            CharedgeError: a gradient is wrong on this hardware; the loss is NaN or infinite; the memory is not enough; or another
-                worker is gone.
+            CharedgeError: a gradient is wrong on this hardware; the loss is NaN or infinite; or another worker is gone.
             Interrupted: SIGINT or SIGTERM came; a checkpoint was saved after the step under way.
         """
         with progress, deferred_interrupts() as request:
@@ -195,12 +192,8 @@ class Training:
                     self._end_epoch(progress)
                     if stop_asked or (request.number is not None and workers() == 1):  # several workers stop together
                         self._stop(progress, request.number or signal.SIGTERM)
-            except tf.errors.ResourceExhaustedError as error:
-                raise self._out_of_memory(error) from None
             except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError) as error:
-                if OUT_OF_MEMORY.search(str(error)):
-                    raise self._out_of_memory(error) from None
-                if workers() == 1:
+                if workers() == 1 or is_out_of_memory(error):
                     raise
                 raise CharedgeError(
                     f"another worker is gone ({str(error).splitlines()[0][:200]}): start all of them again with --resume."
@@ -287,15 +280,6 @@ class Training:
         raise CharedgeError(
             f"the loss became {loss} in batch {batch} of epoch {epoch} (seen while the next one ran): train again with a smaller "
             f"--learning-rate than {self.config.learning_rate:g}, or a smaller --clip-norm; {best}."
-        )
-
-    def _out_of_memory(self, error: tf.errors.OpError) -> CharedgeError:
-        where = "the GPU" if self.hardware.gpus else "this machine"
-        lines = str(error.message).splitlines()  # of a compiled step the first is "Graph execution error:"
-        reason = next(filter(OUT_OF_MEMORY.search, lines), type(error).__name__)
-        return CharedgeError(
-            f"the memory of {where} is not enough ({reason.strip()[:200]}): train again with a smaller "
-            f"--batch-size than {self.config.batch_size}, a smaller --sequence-length or fewer --units, or end what else uses it."
         )
 
     def _save(self) -> None:
