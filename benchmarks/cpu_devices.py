@@ -38,8 +38,8 @@ def main() -> None:
         steps = max(6, EPOCH_CHARACTERS // units // 6400 // layers)
         rounds: dict[int, list[float]] = {count: [] for count in options.devices}
         with tempfile.TemporaryDirectory() as folder:
-            shape = {"preset": "base", "layers": layers, "batching": "shuffled"}
-            speeds = {n: charedge_speed(Path(folder), units, options.precision, steps, **shape, cpu_devices=n) for n in rounds}
+            shape = (Path(folder), units, options.precision, steps, layers)
+            speeds = {n: charedge_speed(*shape, preset="base", batching="shuffled", cpu_devices=n) for n in rounds}
             for _ in range(options.rounds):  # they take turns, so that a machine's drift hits all alike
                 for count, speed in speeds.items():
                     rounds[count].append(speed())

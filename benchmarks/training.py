@@ -55,7 +55,7 @@ def peer_speed(train: Steps, steps: int) -> Speed:
     return speed
 
 
-def charedge_speed(folder: Path, units: int, precision: str, steps: int, **others: object) -> Speed:
+def charedge_speed(folder: Path, units: int, precision: str, steps: int, layers: int = 1, **others: object) -> Speed:
     """The second epoch of the whole program, with other options than the tutorial's: the first one compiles."""
     characters = int((steps + 2) * BATCH_CHARACTERS / (1 - VALIDATION_SPLIT))
     text, run = folder / "text.txt", folder / "run"

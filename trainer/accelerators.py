@@ -179,10 +179,10 @@ def memory_explained(config: Config, hardware: Hardware) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         lines = str(error.message).splitlines()  # of a compiled step the first is "Graph execution error:"
-        reason = next(filter(OUT_OF_MEMORY.search, lines), type(error).__name__)
+        reason = next(filter(OUT_OF_MEMORY.search, lines), type(error).__name__).strip()[:200]
         raise CharedgeError(
-            f"the memory of {'the GPU' if hardware.gpus else 'this machine'} is not enough ({reason.strip()[:200]}): train again with "
-            f"a smaller --batch-size than {config.batch_size}, a smaller --sequence-length or fewer --units, or end what else uses it."
+            f"the memory of {'the GPU' if hardware.gpus else 'this machine'} is not enough ({reason}): train again with a smaller "
+            f"--batch-size than {config.batch_size}, a smaller --sequence-length or fewer --units, or end what else uses it."
         ) from None
 
 
