@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.config import disable_op_determinism, is_op_determinism_enabled  # not public yet
 
 from ..runtime.errors import CharedgeError, InvalidOption
 from ..runtime.interrupts import Interrupted, Request, deferred_interrupts
@@ -53,6 +54,22 @@ class Data:
     vocabulary: Vocabulary
     train: Ids
     validation: Ids
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Let TensorFlow's operators give the same bytes every time, so that a resume is exact; some have no such form on a GPU.
+
+    Afterwards they are as they were: a program that goes on may want random numbers without a seed.
+    """
+    before = is_op_determinism_enabled()
+    if wanted:
+        tf.config.experimental.enable_op_determinism()
+    try:
+        yield
+    finally:
+        if not before:
+            disable_op_determinism()
 
 
 class Step(NamedTuple):
@@ -119,8 +136,6 @@ class Training:
         self.schedule = schedule_of(config, self.batches.steps)
         self.size = state_size(config.cell, config.layers, config.units)
         keras.utils.set_random_seed(config.seed)
-        if not hardware.gpus:  # a resume is exact on the CPU; on a GPU some kernels have no deterministic form
-            tf.config.experimental.enable_op_determinism()
         keras.config.set_dtype_policy(config.precision)
         with self.strategy.scope():
             self.cudnn, self.layers = (True, CUDNN_LAYERS) if hardware.gpus else ("auto", FAST_LAYERS)
@@ -182,7 +197,7 @@ class Training:
             CharedgeError: a gradient is wrong on this hardware; the loss is NaN or infinite; or another worker is gone.
             Interrupted: SIGINT or SIGTERM came; a checkpoint was saved after the step under way.
         """
-        with progress, deferred_interrupts() as request:
+        with progress, deferred_interrupts() as request, deterministic(not self.hardware.gpus):
             try:
                 self._check_gradient()
                 if not self.trained:

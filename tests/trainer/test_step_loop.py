@@ -92,6 +92,12 @@ def test_a_checkpoint_within_an_epoch_counts_every_step_that_changed_its_weights
         assert step == dispatched == read == position["step"]
 
 
+def test_a_program_that_has_trained_may_draw_without_a_seed(charedge, corpus, tmp_path):
+    result = charedge("train", corpus, "--output", tmp_path / "run", *TINY, "--epochs", "1")
+    assert result.status == 0, result.stderr
+    assert 0 <= float(tf.function(lambda: tf.raw_ops.RandomUniform(shape=[1], dtype=tf.float32))()[0]) < 1
+
+
 def test_windows_are_read_ahead_by_one_and_all_of_them():
     read = []
 
