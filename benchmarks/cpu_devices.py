@@ -14,11 +14,11 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from training import charedge_speed
+from training import BATCH_CHARACTERS, charedge_speed
 
 NETWORKS = ("2x160", "2x304", "2x608", "1x1024")
 EPOCH_CHARACTERS = 15_000_000
-"""Times the units of a network, so that an epoch takes seconds whatever its size."""
+"""Divided by the units of a network: its epoch, which then takes seconds whatever its size."""
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
     print(f"{'GRU':8}" + "".join(f"{f'{count} device(s)':>18}" for count in options.devices))
     for network in options.networks:
         layers, units = map(int, network.split("x"))
-        steps = max(6, EPOCH_CHARACTERS // units // 6400 // layers)
+        steps = max(6, EPOCH_CHARACTERS // (units * layers * BATCH_CHARACTERS))
         rounds: dict[int, list[float]] = {count: [] for count in options.devices}
         with tempfile.TemporaryDirectory() as folder:
             shape = (Path(folder), units, options.precision, steps, layers)

@@ -45,8 +45,9 @@ def choose_strategy(hardware: Hardware) -> tf.distribute.Strategy:
 def faster_cpu_devices(config: Config, windows: int) -> int:
     """How many logical devices train fastest on this machine's CPU: several wait for each other less than one's threads do.
 
-    Measured on two cores: networks of 2 x 160 to 2 x 608 gain, in batches of 32 windows and more; matrices of more bytes lose what
-    each device reads anew. The answer depends on the machine and the configuration alone, so that a training can be repeated.
+    Measured on two cores: networks of 2 x 160 to 2 x 608 gain, in batches of 32 windows and more; with larger matrices, which each
+    device reads for itself, 1 x 1024 gains nothing. The answer depends on the machine and the configuration alone, so that a
+    training can be repeated.
 
     Args:
         config: the network, the batch and the precision, resolved.
