@@ -19,7 +19,7 @@ from typing import Any
 
 from charedge.runtime.benchmark import describe_machine
 from charedge.runtime.interpreter import MODULES
-from charedge.runtime.package import read_package
+from charedge.runtime.model_file import read_model_file
 from process import charedge, cost, output
 from table import Columns, table
 
@@ -96,7 +96,7 @@ class Place:
 
     def row(self, path: Path, text: Path, samples: Sequence[dict[str, float]]) -> Row:
         """What a file is worth, and the medians of its samples."""
-        manifest = read_package(path).manifest
+        manifest = read_model_file(path).manifest
         score = json.loads(output(*self._charedge("score", path, text, "--json")))
         windows = output(self.python, HERE / "windows.py", path, text, "--interpreter", self.interpreter)
         medians: dict[str, Any] = {name: statistics.median_low(sample[name] for sample in samples) for name in samples[0]}
@@ -158,7 +158,7 @@ def has(python: Path | str, interpreter: str) -> bool:
 
 
 def interpreters_of(file: Path) -> set[str]:
-    return {interpreter.name for interpreter in read_package(file).manifest.interpreters}
+    return {interpreter.name for interpreter in read_model_file(file).manifest.interpreters}
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from charedge.runtime import Generator
 from charedge.runtime.interpreter import Step
-from charedge.runtime.package import read_package
+from charedge.runtime.model_file import read_model_file
 
 START = "A"
 TEMPERATURE = 0.8
@@ -40,7 +40,7 @@ def whole_loop(path: Path, interpreter: str | None = None) -> Loop:
 
 def invoke_alone(path: Path, interpreter: str | None = None) -> Loop:
     """The interpreter's `invoke()`, again and again on the same input: not a zero state, for which some kernels skip the work."""
-    step = Step(read_package(path), interpreter=interpreter)
+    step = Step.load(read_model_file(path), interpreter=interpreter)
     state = step.zeros()
     for token in range(1, 9):
         state = step(np.array([token], np.int32), state)[1].copy()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from charedge.runtime.interpreter import Step
-from charedge.runtime.package import read_package
+from charedge.runtime.model_file import read_model_file
 from charedge.runtime.scoring import nats_of
 from charedge.runtime.text import normalized_chunks
 
@@ -38,11 +38,11 @@ def main() -> None:
     parser.add_argument("text", type=Path)
     parser.add_argument("--interpreter", help="as of `charedge generate`")
     options = parser.parse_args()
-    package = read_package(options.model)
-    text = "".join(normalized_chunks([options.text.read_text(encoding="utf-8")], package.manifest.normalization))
-    ids = package.vocabulary.encode(text)
-    known = ids[ids != 0] if package.manifest.unknown == "skip" else ids
-    print(nats_in_windows(Step(package, interpreter=options.interpreter), known))
+    contents = read_model_file(options.model)
+    text = "".join(normalized_chunks([options.text.read_text(encoding="utf-8")], contents.manifest.normalization))
+    ids = contents.vocabulary.encode(text)
+    known = ids[ids != 0] if contents.manifest.unknown == "skip" else ids
+    print(nats_in_windows(Step.load(contents, interpreter=options.interpreter), known))
 
 
 if __name__ == "__main__":

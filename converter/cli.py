@@ -18,7 +18,7 @@ from ..trainer.cli import RUN
 from ..trainer.run import Run
 
 if TYPE_CHECKING:
-    from .assembly import Assembled
+    from .build import Built
 
 app = typer.Typer(**PLAIN)
 
@@ -87,7 +87,7 @@ def convert(
         assert output is not None
         _write_saved_model(Run(run), output, fit_temperature, as_json)
         return
-    from .pipeline import convert_run
+    from .convert import convert_run
     from .report import fields, table
 
     options = {"name": name, "author": author, "license": license, "notes": notes, "fit_temperature": fit_temperature}
@@ -118,7 +118,7 @@ def _refuse_meaningless(ctx: typer.Context, option: str) -> None:
             raise InvalidOption(f"{name} means nothing with {option}: leave one of them out.")
 
 
-def _write_all(results: list[Assembled], folder: Path, name: str, tolerance: float | None) -> list[tuple[Assembled, Path]]:
+def _write_all(results: list[Built], folder: Path, name: str, tolerance: float | None) -> list[tuple[Built, Path]]:
     """Write a file of each quantization that is good enough, and a comparison of them.
 
     Raises:
@@ -163,7 +163,7 @@ def _write_saved_model(run: Run, output: Path, fit_temperature: bool, as_json: b
     print(f"next: tf.saved_model.load({str(output)!r}).generate_one_step(...), as docs/command-line.md shows")
 
 
-def _require_quality(result: Assembled, output: Path, tolerance: float | None) -> None:
+def _require_quality(result: Built, output: Path, tolerance: float | None) -> None:
     """
     Raises:
         CharedgeError: the file loses more against Keras than is allowed.

@@ -1,21 +1,19 @@
-"""The model file around the graph: standard TFLite Metadata in the flatbuffer, vocabulary and manifest in a ZIP behind it.
+"""Standard TFLite Metadata in the flatbuffer.
 
-TFLite Metadata is a flatbuffer of its own (identifier `M001`) in the buffer named TFLITE_METADATA; its files are members of a
-ZIP that follows the model. The slots below are those of metadata_schema.fbs, which tflite-support, Netron and Android read:
-https://ai.google.dev/edge/litert/conversion/tensorflow/metadata
+It is a flatbuffer of its own (identifier `M001`) in the buffer named TFLITE_METADATA; the files that it names are members of the
+ZIP behind the model (runtime/model_file.py). The slots below are those of metadata_schema.fbs, which tflite-support, Netron and
+Android read: https://ai.google.dev/edge/litert/conversion/tensorflow/metadata
 """
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import flatbuffers
 
-from ..runtime.package import MANIFEST_FILE, SIGNATURE, VOCABULARY_FILE, Manifest
-from ..runtime.vocabulary import Vocabulary
+from ..runtime.manifest import MANIFEST_FILE
+from ..runtime.model_file import SIGNATURE, VOCABULARY_FILE
+from .description import Description
 from .graph import Graph
 
 METADATA_BUFFER = "TFLITE_METADATA"
@@ -23,18 +21,6 @@ METADATA_IDENTIFIER = b"M001"
 MIN_PARSER_VERSION = "1.0.1"  # the first that knows the file type VOCABULARY
 UNKNOWN_FILE, VOCABULARY_TYPE = 0, 5  # of enum AssociatedFileType
 FEATURE_PROPERTIES = 1  # of union ContentProperties
-ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a ZIP can say: the same run gives the same bytes
-
-
-@dataclass(frozen=True)
-class Card:
-    """What people read about the model."""
-
-    name: str
-    description: str
-    version: str
-    author: str
-    license: str
 
 
 TENSORS = {
@@ -45,23 +31,19 @@ TENSORS = {
 }
 
 
-def build_flatbuffer(graph: Graph, card: Card) -> bytes:
-    """The graph with its signature and its metadata: the bytes [0, Z) of a model file."""
-    return graph.to_flatbuffer(SIGNATURE, card.description, {METADATA_BUFFER: _model_metadata(graph, card)})
+def build_flatbuffer(graph: Graph, description: Description, summary: str) -> bytes:
+    """The graph with its signature and its metadata: the bytes [0, Z) of a model file.
+
+    Args:
+        graph: the step, quantised.
+        description: of the model.
+        summary: one sentence on the network, for people.
+    """
+    summary = f"{summary} {description.notes}".strip()
+    return graph.to_flatbuffer(SIGNATURE, summary, {METADATA_BUFFER: _model_metadata(graph, description, summary)})
 
 
-def append_files(flatbuffer: bytes, vocabulary: Vocabulary, manifest: Manifest) -> bytes:
-    """The whole model file: the flatbuffer, then a ZIP of stored members with fixed dates."""
-    file = io.BytesIO(flatbuffer)
-    with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:
-        for name, data in ((VOCABULARY_FILE, vocabulary.to_bytes()), (MANIFEST_FILE, manifest.to_json())):
-            member = zipfile.ZipInfo(name, ZIP_DATE)
-            member.create_system, member.external_attr = 3, 0o644 << 16
-            archive.writestr(member, data)
-    return file.getvalue()
-
-
-def _model_metadata(graph: Graph, card: Card) -> bytes:
+def _model_metadata(graph: Graph, description: Description, summary: str) -> bytes:
     builder = flatbuffers.Builder(4096)
     vocabulary = _file(builder, VOCABULARY_FILE, "The tokens in id order, escaped, one a line.", VOCABULARY_TYPE)
     manifest = _file(builder, MANIFEST_FILE, "What charedge needs to know to run the model.", UNKNOWN_FILE)
@@ -77,12 +59,12 @@ def _model_metadata(graph: Graph, card: Card) -> bytes:
     )
     model = _table(
         builder,
-        builder.CreateString(card.name),
-        builder.CreateString(card.description),
-        builder.CreateString(card.version),
+        builder.CreateString(description.name),
+        builder.CreateString(summary),
+        builder.CreateString(description.created[:10]),
         _vector(builder, [subgraph]),
-        builder.CreateString(card.author),
-        builder.CreateString(card.license),
+        builder.CreateString(description.author),
+        builder.CreateString(description.license),
         _vector(builder, [manifest]),
         builder.CreateString(MIN_PARSER_VERSION),
     )

@@ -8,14 +8,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from .assembly import Assembled
+from .build import Built
 from .quantization import PROFILES
 
 HEADINGS = ("file", "bytes", "on", "nats/char", "against Keras", "KL divergence", "same top-1", "largest logit", "us/char")
 NUMBERS = 3  # the columns from here on are numbers, but for `bytes`, which is one too
 
 
-def table(files: Sequence[tuple[Assembled, Path]]) -> str:
+def table(files: Sequence[tuple[Built, Path]]) -> str:
     """A line for Keras, and one for each file on each interpreter that it was measured on."""
     rows = [HEADINGS, ("Keras", "", "", f"{files[0][0].worst.reference_nats_per_character:.4f}", "", "", "", "", "")]
     for result, path in files:
@@ -44,7 +44,7 @@ def table(files: Sequence[tuple[Assembled, Path]]) -> str:
     )
 
 
-def fields(result: Assembled, path: Path) -> dict[str, Any]:
+def fields(result: Built, path: Path) -> dict[str, Any]:
     """A file and its measurements as JSON."""
     measurements = [
         {**asdict(m.quality), "microseconds_per_character": round(m.microseconds_per_character, 1)} for m in result.measurements
@@ -59,7 +59,7 @@ def fields(result: Assembled, path: Path) -> dict[str, Any]:
     }
 
 
-def draw_comparison(results: Sequence[Assembled], title: str) -> bytes:
+def draw_comparison(results: Sequence[Built], title: str) -> bytes:
     """Quality against size as a PNG: what a character loses against Keras, over the file's bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

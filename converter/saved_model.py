@@ -20,14 +20,14 @@ import numpy as np
 import tensorflow as tf
 
 from ..runtime.errors import CharedgeError
-from ..runtime.package import STATES_PER_LAYER
+from ..runtime.manifest import STATES_PER_LAYER
 from ..runtime.scoring import nats_of
 from ..runtime.vocabulary import UNKNOWN_ID, Vocabulary
 from ..trainer.accelerators import hide_gpus
 from ..trainer.model import EMBEDDING, LOGITS, RECURRENT, load_model, state_size
 from ..trainer.run import Config, Run
+from .convert import start_text
 from .folders import is_saved_model, replacing
-from .pipeline import start_text
 from .temperature import calibrate
 
 VERIFIED_CHARACTERS, VERIFIED_AT_ONCE = 1000, 100

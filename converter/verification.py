@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..runtime.errors import CharedgeError
-from ..runtime.interpreter import Installed, Step, installed_interpreters
-from ..runtime.package import PROBE_LENGTH, Package, Probe, Verified
+from ..runtime.interpreter import Step
+from ..runtime.manifest import PROBE_LENGTH, Probe, Verified
 from ..runtime.scoring import log_softmax, score_ids
 
 DECIMALS = 6  # of what goes into the manifest, so that a last bit of arithmetic does not change the file
@@ -28,10 +27,8 @@ class Measurement:
 class Comparison:
     """A file beside the Keras model on one interpreter: the sums over a text that comes in parts."""
 
-    def __init__(self, package: Package, interpreter: Installed) -> None:
-        self.interpreter = interpreter
-        self._step = Step(package, interpreter=interpreter.name)
-        self._state = self._step.zeros()
+    def __init__(self, step: Step) -> None:
+        self._step, self._state = step, step.zeros()
         self._predictions, self._agreements, self._seconds = 0, 0, 0.0
         self._nats, self._reference_nats, self._divergence, self._difference = 0.0, 0.0, 0.0, 0.0
 
@@ -61,8 +58,8 @@ class Comparison:
             return round(total / self._predictions, DECIMALS)
 
         quality = Verified(
-            interpreter=self.interpreter.name,
-            version=self.interpreter.version,
+            interpreter=self._step.interpreter.name,
+            version=self._step.interpreter.version,
             characters=self._predictions + 1,
             nats_per_character=mean(self._nats),
             reference_nats_per_character=mean(self._reference_nats),
@@ -74,26 +71,23 @@ class Comparison:
 
 
 def measure(
-    packages: Sequence[Package],
+    candidates: Sequence[Sequence[Step]],
     ids: np.ndarray,
     reference: Iterable[np.ndarray],
     progress: Callable[[int, int], object] = lambda characters, total: None,
 ) -> list[list[Measurement]]:
-    """Compare files with the Keras model, each on every interpreter that it names and that is installed.
+    """Compare files with the Keras model, each on every interpreter that it is meant for.
 
     Args:
-        packages: the files, as yet without their figures.
+        candidates: for each file its step, once for each interpreter.
         ids: int32 [n], n at least 2.
         reference: the Keras model's logits after each id but the last, in parts of float32 [any, V].
-        progress: told how many characters were compared, and of how many.
+        progress: called with the characters compared, and how many there are.
 
     Returns:
         For each file a measurement on each interpreter.
-
-    Raises:
-        CharedgeError: none of a file's interpreters is installed.
     """
-    comparisons = [_comparisons(package) for package in packages]
+    comparisons = [[Comparison(step) for step in steps] for steps in candidates]
     position = 0
     for logits in reference:
         part = ids[position : position + len(logits) + 1]
@@ -104,18 +98,7 @@ def measure(
     return [[comparison.measurement() for comparison in of_file] for of_file in comparisons]
 
 
-def _comparisons(package: Package) -> list[Comparison]:
-    named = {entry.name for entry in package.manifest.interpreters}
-    comparisons = [Comparison(package, installed) for installed in installed_interpreters() if installed.name in named]
-    if not comparisons:
-        raise CharedgeError(
-            f"none of {', '.join(sorted(named))} is installed, so nothing can be verified: run `pip install ai-edge-litert`."
-        )
-    return comparisons
-
-
-def record_probe(package: Package, ids: np.ndarray, tolerance: float, interpreter: str) -> Probe:
+def record_probe(step: Step, ids: np.ndarray, tolerance: float) -> Probe:
     """A probe on the first held-out ids, with the loss that it has here."""
     probe_ids = np.resize(ids, PROBE_LENGTH)
-    nats = score_ids(Step(package, interpreter=interpreter), probe_ids)
-    return Probe([int(i) for i in probe_ids], round(nats, DECIMALS), tolerance)
+    return Probe([int(i) for i in probe_ids], round(score_ids(step, probe_ids), DECIMALS), tolerance)

@@ -315,10 +315,10 @@ def _nothing(text: str) -> None:
 @app.command()
 def info(model: MODEL, as_json: JSON = False) -> None:
     """Show what a model file says of itself."""
-    from .package import read_package
+    from .model_file import read_model_file
 
-    package = read_package(model)
-    manifest = package.manifest
+    contents = read_model_file(model)
+    manifest = contents.manifest
     size = model.stat().st_size
     if as_json:
         print_json({"file": str(model), "bytes": size, **asdict(manifest)})
@@ -340,7 +340,7 @@ def info(model: MODEL, as_json: JSON = False) -> None:
             for v in manifest.verified
         ),
         *(("training", f"{key.replace('_', ' ')}: {_plain(value)}") for key, value in manifest.training.items()),
-        ("vocabulary", "".join(package.vocabulary.to_bytes().decode().split("\n")[1:81])),
+        ("vocabulary", "".join(contents.vocabulary.to_bytes().decode().split("\n")[1:81])),
     ]
     _prepare_stdout()
     for label, value in rows:
@@ -359,12 +359,12 @@ def _plain(value: Any) -> str:
 def verify(model: MODEL, threads: THREADS = 1, interpreter: INTERPRETER = None, as_json: JSON = False) -> None:
     """Check that a model file is whole and works on this machine as it did where it was made."""
     from .interpreter import Step
-    from .package import read_package
+    from .model_file import read_model_file
     from .scoring import run_probe
 
-    package = read_package(model)
-    step = Step(package, threads, interpreter)
-    result = run_probe(step, package)
+    contents = read_model_file(model)
+    step = Step.load(contents, threads, interpreter)
+    result = run_probe(step, contents)
     difference = result.nats_per_character - result.expected_nats_per_character
     if as_json:
         print_json(

@@ -16,7 +16,8 @@ import numpy as np
 from .bundled import find_model
 from .errors import CharedgeError, InvalidOption
 from .interpreter import Step
-from .package import Manifest, Package, read_package
+from .manifest import Manifest
+from .model_file import ModelFile, read_model_file
 from .pattern import Pattern
 from .sampling import MAX_WINDOW, Sampling, random_rows
 from .scoring import Score, Scorer, require_probe
@@ -41,8 +42,8 @@ class Generator:
     Threads may share it: a lock is held for each step of the model, and every call and stream keeps its own state.
     """
 
-    def __init__(self, package: Package, step: Step) -> None:
-        self._package = package
+    def __init__(self, file: ModelFile, step: Step) -> None:
+        self._file = file
         self._step = step
 
     @classmethod
@@ -50,27 +51,27 @@ class Generator:
         """Load a model file, in the order of trust: ZIP and manifest, SHA-256, interpreter, shapes, probe.
 
         Args:
-            path: a file made by `charedge convert`, or the name of a model that comes with the package (`bundled.NAMES`).
+            path: a file made by `charedge convert`, or the name of a model that comes with charedge (`bundled.NAMES`).
             threads: for the interpreter; 1 costs the least processor time, more are faster where cores are idle.
             interpreter: `ai-edge-litert` or `tflite-runtime`; by default the first that is installed and fits.
 
         Raises:
             CharedgeError: the file is damaged, or it does not work on this machine.
         """
-        package = read_package(find_model(path))
-        step = Step(package, threads, interpreter)
-        require_probe(step, package)
-        return cls(package, step)
+        file = read_model_file(find_model(path))
+        step = Step.load(file, threads, interpreter)
+        require_probe(step, file)
+        return cls(file, step)
 
     @property
     def manifest(self) -> Manifest:
         """What the file says of itself."""
-        return self._package.manifest
+        return self._file.manifest
 
     @property
     def vocabulary(self) -> Vocabulary:
         """The characters that the model knows."""
-        return self._package.vocabulary
+        return self._file.vocabulary
 
     @property
     def interpreter(self) -> str:

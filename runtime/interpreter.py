@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .errors import CharedgeError, InvalidOption
-from .package import SIGNATURE, Package
+from .model_file import SIGNATURE, ModelFile
 from .wheels import advice
 
 MODULES = {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}
@@ -55,7 +55,7 @@ def installed_interpreters() -> Iterator[Installed]:
             continue
 
 
-def choose_interpreter(package: Package, name: str | None = None) -> Installed:
+def choose_interpreter(file: ModelFile, name: str | None = None) -> Installed:
     """The interpreter to run a file on: the first one installed that the file names, or the one called `name`.
 
     Raises:
@@ -65,7 +65,7 @@ def choose_interpreter(package: Package, name: str | None = None) -> Installed:
     """
     if name is not None and name not in MODULES:
         raise InvalidOption(f"--interpreter {name!r} is unknown: choose {' or '.join(MODULES)}.")
-    needs = {entry.name: entry.minimum_version for entry in package.manifest.interpreters}
+    needs = {entry.name: entry.minimum_version for entry in file.manifest.interpreters}
     installed = [found for found in installed_interpreters() if name in (None, found.name)]
     for found in installed:
         if found.name in needs and _release(found.version) >= _release(needs[found.name]):
@@ -73,12 +73,12 @@ def choose_interpreter(package: Package, name: str | None = None) -> Installed:
     wanted = {key: needs[key] for key in MODULES if key in needs and name in (None, key)}
     if not wanted:
         raise CharedgeError(
-            f"{package.path} ({package.manifest.quantization}) was not made for {name or 'any interpreter known here'}: "
+            f"{file.path} ({file.manifest.quantization}) was not made for {name or 'any interpreter known here'}: "
             f"convert the run again with another --quantization."
         )
     have = f"here is {' and '.join(map(str, installed))}" if installed else "none that works is installed here"
     raise CharedgeError(
-        f"{package.path} needs {' or '.join(f'{key} {minimum} or later' for key, minimum in wanted.items())}, and {have}: "
+        f"{file.path} needs {' or '.join(f'{key} {minimum} or later' for key, minimum in wanted.items())}, and {have}: "
         f"{advice(wanted)}."
     )
 
@@ -100,52 +100,80 @@ class Step:
         state_size: S, the columns of `state`.
     """
 
-    def __init__(self, package: Package, threads: int = 1, interpreter: str | None = None) -> None:
-        """Load the flatbuffer into an interpreter.
+    def __init__(
+        self,
+        flatbuffer: bytes,
+        vocabulary_size: int,
+        state_size: int,
+        interpreter: Installed,
+        threads: int = 1,
+        int4: bool = False,
+        name: str = "the model",
+    ) -> None:
+        """Load a flatbuffer into an interpreter.
+
+        Args:
+            flatbuffer: with a signature `step`.
+            vocabulary_size: V.
+            state_size: S.
+            interpreter: from `choose_interpreter`, or one that the flatbuffer is to be tried on.
+            threads: of the interpreter.
+            int4: whether its weights have 4 bits, which XNNPACK alone computes right.
+            name: what errors call it.
 
         Raises:
             InvalidOption: `threads` is not positive.
-            CharedgeError: no fitting interpreter is installed, or it does not take the file.
+            CharedgeError: the interpreter does not take the flatbuffer.
         """
         if threads < 1:
             raise InvalidOption(f"--threads {threads} must be at least 1.")
-        self.interpreter = choose_interpreter(package, interpreter)
-        self.vocabulary_size = package.manifest.vocabulary_size
-        self.state_size = package.manifest.state_size
+        self.interpreter, self.vocabulary_size, self.state_size = interpreter, vocabulary_size, state_size
         self.rows = 1
         self._lock = threading.Lock()
         module = importlib.import_module(f"{MODULES[self.interpreter.name]}.interpreter")
         try:
             with quiet_stderr():
-                self._interpreter: Any = module.Interpreter(model_content=package.flatbuffer, num_threads=threads)
+                self._interpreter: Any = module.Interpreter(model_content=flatbuffer, num_threads=threads)
                 runner = self._interpreter.get_signature_runner(SIGNATURE)
                 inputs, outputs = runner.get_input_details(), runner.get_output_details()
                 del runner  # while it lives, no tensor can be resized
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise CharedgeError(
-                f"{package.path} cannot be loaded by {self.interpreter} ({_first_line(error)}): "
+                f"{name} cannot be loaded by {self.interpreter} ({_first_line(error)}): "
                 "convert the run again with this version of charedge."
             ) from None
         try:
             self._token, self._state = inputs["token"]["index"], inputs["state"]["index"]
             self._logits, self._next_state = outputs["logits"]["index"], outputs["state"]["index"]
         except KeyError as error:
-            raise CharedgeError(f"{package.path} has no tensor {error} in its signature: convert the run again.") from None
-        self._check_shapes(package)
-        if package.manifest.quantization == INT4 and not self._has_xnnpack():
+            raise CharedgeError(f"{name} has no tensor {error} in its signature: convert the run again.") from None
+        self._check_shapes(name)
+        if int4 and not self._has_xnnpack():
             raise CharedgeError(
-                f"{package.path} (int4) needs XNNPACK, which {self.interpreter} lacks on this machine: "
+                f"{name} (int4) needs XNNPACK, which {self.interpreter} lacks on this machine: "
                 "convert the run with `--quantization int8`."
             )
-        self._singly_below = INT4_TILE if package.manifest.quantization == INT4 else 0
+        self._singly_below = INT4_TILE if int4 else 0
         self._bind()
+
+    @classmethod
+    def load(cls, file: ModelFile, threads: int = 1, interpreter: str | None = None) -> Step:
+        """The step of a model file, on the first interpreter installed that fits, or on the one called `interpreter`.
+
+        Raises:
+            InvalidOption: `threads` is not positive, or `interpreter` is unknown.
+            CharedgeError: no fitting interpreter is installed, or it does not take the file.
+        """
+        manifest = file.manifest
+        sizes, int4 = (manifest.vocabulary_size, manifest.state_size), manifest.quantization == INT4
+        return cls(file.flatbuffer, *sizes, choose_interpreter(file, interpreter), threads, int4, str(file.path))
 
     def _has_xnnpack(self) -> bool:
         """Whether a delegate took over operators: without it 4-bit kernels are slow and little tested."""
         return any(operator["op_name"] == "DELEGATE" for operator in self._interpreter._get_ops_details())
 
-    def _check_shapes(self, package: Package) -> None:
+    def _check_shapes(self, name: str) -> None:
         """The allocated tensors against what the manifest says of them."""
         one_row = {
             self._token: ((1,), np.int32),
@@ -156,7 +184,7 @@ class Step:
         details = [*self._interpreter.get_input_details(), *self._interpreter.get_output_details()]
         found = {detail["index"]: (tuple(int(n) for n in detail["shape"]), detail["dtype"]) for detail in details}
         if len(details) != len(one_row) or found != one_row:
-            raise CharedgeError(f"{package.path} has tensors of other shapes than its manifest says: convert the run again.")
+            raise CharedgeError(f"{name} has tensors of other shapes than its manifest says: convert the run again.")
 
     def zeros(self, rows: int = 1) -> np.ndarray:
         """The state that a text begins from: float32 [rows, S]."""

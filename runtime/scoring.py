@@ -9,7 +9,7 @@ import numpy as np
 
 from .errors import CharedgeError
 from .interpreter import Step
-from .package import Package
+from .model_file import ModelFile
 
 
 @dataclass(frozen=True)
@@ -115,23 +115,23 @@ class ProbeResult:
         return abs(self.nats_per_character - self.expected_nats_per_character) <= self.tolerance
 
 
-def run_probe(step: Step, package: Package) -> ProbeResult:
+def run_probe(step: Step, file: ModelFile) -> ProbeResult:
     """Run the manifest's probe: 64 token ids, 63 predictions, from a zero state."""
-    probe = package.manifest.probe
+    probe = file.manifest.probe
     nats = score_ids(step, np.array(probe.token_ids, np.int32))
     return ProbeResult(nats, probe.nats_per_character, probe.tolerance)
 
 
-def require_probe(step: Step, package: Package) -> ProbeResult:
+def require_probe(step: Step, file: ModelFile) -> ProbeResult:
     """Run the probe.
 
     Raises:
         CharedgeError: its loss does not come out as recorded: this machine would not write what the workstation wrote.
     """
-    result = run_probe(step, package)
+    result = run_probe(step, file)
     if not result.passed:
         raise CharedgeError(
-            f"{package.path} does not work with {step.interpreter} on this machine (the probe's loss is "
+            f"{file.path} does not work with {step.interpreter} on this machine (the probe's loss is "
             f"{result.nats_per_character:.4f} nats, recorded were {result.expected_nats_per_character:.4f}): "
             "convert the run again, or use another interpreter."
         )

@@ -19,14 +19,15 @@ def build_model_file(
     path, quantization="float32", characters=CHARACTERS, normalization="NFC", unknown="skip", start_text="\n", **shape
 ):
     """A whole model file with random weights, its reference loss computed by numpy."""
-    from charedge.converter.assembly import Source, assemble
+    from charedge.converter.build import build_model_files
+    from charedge.converter.description import Description
     from charedge.converter.step import Weights
     from charedge.runtime.vocabulary import Vocabulary
 
     vocabulary = Vocabulary.of(characters)
     weights = Weights.random(vocabulary_size=len(vocabulary), **shape)
     held_out = np.random.default_rng(1).integers(1, len(vocabulary), 300).astype(np.int32)
-    source = Source(
+    description = Description(
         path.stem,
         "the tests",
         "CC0-1.0",
@@ -38,7 +39,7 @@ def build_model_file(
         {"corpus": {"files": []}},
     )
     logits, _ = reference.run_model(weights, held_out[:-1])
-    (result,) = assemble(weights, vocabulary, source, [quantization], held_out, [logits.astype(np.float32)], held_out)
+    (result,) = build_model_files(weights, vocabulary, description, [quantization], held_out, [logits.astype(np.float32)], held_out)
     path.write_bytes(result.data)
     return SimpleNamespace(path=path, weights=weights, vocabulary=vocabulary, held_out=held_out, result=result)
 
@@ -60,16 +61,16 @@ def _save_arrays(path, made):
 
 
 def _load_arrays(path):
-    from charedge.runtime.package import read_package
+    from charedge.runtime.model_file import read_model_file
 
-    package = read_package(path)
+    contents = read_model_file(path)
     with np.load(path.with_suffix(".npz")) as content:
         arrays = dict(content)
     names = ("kernel", "recurrent_kernel", "input_bias", "recurrent_bias")
-    layers = [SimpleNamespace(**{n: arrays.get(f"{i}.{n}") for n in names}) for i in range(package.manifest.layers)]
+    layers = [SimpleNamespace(**{n: arrays.get(f"{i}.{n}") for n in names}) for i in range(contents.manifest.layers)]
     rest = {name: arrays[name] for name in ("embedding", "output_kernel", "output_bias")}
-    weights = SimpleNamespace(cell=package.manifest.cell, layers=layers, **rest)
-    return SimpleNamespace(path=path, weights=weights, vocabulary=package.vocabulary, held_out=arrays["held_out"])
+    weights = SimpleNamespace(cell=contents.manifest.cell, layers=layers, **rest)
+    return SimpleNamespace(path=path, weights=weights, vocabulary=contents.vocabulary, held_out=arrays["held_out"])
 
 
 if __name__ == "__main__":

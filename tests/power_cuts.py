@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from charedge.runtime import files, lock, session
-from charedge.runtime.package import read_package
+from charedge.runtime.model_file import read_model_file
 
 TICKER = Path(__file__).parents[1] / "examples" / "systemd" / "ticker.py"
 SAVING = {files.__file__, lock.__file__, session.__file__}
@@ -90,7 +90,7 @@ def cut_power(model: Path, folder: Path, cuts: int, seed: int) -> Losses:
     """
     display, state, moments = folder / "display", folder / "session.json", random.Random(seed)
     arguments = [str(model), "--seconds", "0", "--width", "1000", "--seed", "7"]
-    manifest = read_package(model).manifest
+    manifest = read_model_file(model).manifest
     display.touch()
     ends = []
     for _ in range(cuts):

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..runtime.errors import CharedgeError
-from ..runtime.package import STATES_PER_LAYER
+from ..runtime.manifest import STATES_PER_LAYER
 from ..runtime.vocabulary import Vocabulary
 from .run import GATES, Cell, Config, Run
 

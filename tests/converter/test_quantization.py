@@ -5,12 +5,12 @@ import pytest
 import reference
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from ai_edge_quantizer import qtyping, quantizer
-from charedge.converter.calibration import second_moments
 from charedge.converter.graph import Graph
 from charedge.converter.quantization import PROFILES, quantize
 from charedge.converter.rounding import gptq, octav_scale
+from charedge.converter.second_moments import second_moments
 from charedge.converter.step import Weights, build_step
-from charedge.runtime.package import read_package
+from charedge.runtime.model_file import read_model_file
 
 
 def steps(flatbuffer, ids, **options):
@@ -191,7 +191,7 @@ def test_int4_works_without_xnnpack_but_is_refused_there(models, charedge, monke
 def test_int4_rows_come_out_as_they_do_alone(models, rows):
     from charedge.runtime.interpreter import Step
 
-    step = Step(read_package(models(quantization="int4", units=64).path))
+    step = Step.load(read_model_file(models(quantization="int4", units=64).path))
     random = np.random.default_rng(rows)
     tokens = random.integers(1, step.vocabulary_size, rows)
     state = random.normal(size=(rows, step.state_size)).astype(np.float32)

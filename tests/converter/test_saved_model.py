@@ -111,7 +111,7 @@ def export(make_run, tmp_path_factory):
         key = repr(options)
         if key not in made:
             import tensorflow as tf
-            from charedge.converter.pipeline import read_weights
+            from charedge.converter.convert import read_weights
             from charedge.converter.saved_model import write_saved_model
             from charedge.trainer.model import load_model
 

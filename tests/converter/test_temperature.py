@@ -48,12 +48,12 @@ def fitted(train, process, tmp_path_factory):
 
 def logits_of(path, text):
     from charedge.runtime.interpreter import Step
-    from charedge.runtime.package import read_package
+    from charedge.runtime.model_file import read_model_file
 
-    package = read_package(path)
-    step, logits = Step(package), []
+    contents = read_model_file(path)
+    step, logits = Step.load(contents), []
     state = step.zeros()
-    ids = package.vocabulary.encode(text)
+    ids = contents.vocabulary.encode(text)
     for token in ids[:-1]:
         row, state = step(np.array([token], np.int32), state)
         logits.append(row[0].copy())

@@ -93,5 +93,5 @@ NOT_RUN = {
 """Tests of `tests/runtime` that are left out, and why."""
 
 SMOKE_MODELS = "gru-int?.tflite"
-SMOKE_FILES = ("test_generator.py", "test_interpreters.py", "test_package.py", "test_power_cuts.py", "test_vocabulary.py")
+SMOKE_FILES = ("test_generator.py", "test_interpreters.py", "test_model_file.py", "test_power_cuts.py", "test_vocabulary.py")
 """What the smoke test runs of `tests/runtime`: little of it starts processes, which is what takes time under emulation."""

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import reference
 from charedge.runtime import CharedgeError, Generator
-from charedge.runtime.package import read_package
+from charedge.runtime.model_file import read_model_file
 from conftest import REPOSITORY
 from corruptions import CORRUPTIONS, damage
 
@@ -36,10 +36,10 @@ def reader():
 def test_the_pages_reader_reads_what_ours_reads(models, reader, options):
     path = models(**options).path
     manifest, characters, flatbuffer = reader.read_model(path)
-    package = read_package(path)
-    assert manifest == asdict(package.manifest)
-    assert tuple(characters) == package.vocabulary.tokens
-    assert flatbuffer == package.flatbuffer
+    contents = read_model_file(path)
+    assert manifest == asdict(contents.manifest)
+    assert tuple(characters) == contents.vocabulary.tokens
+    assert flatbuffer == contents.flatbuffer
 
 
 @pytest.mark.parametrize("unknown", ["skip", "unk"])
@@ -69,11 +69,11 @@ def test_the_pages_reader_refuses_no_file_that_ours_takes(model, reader, tmp_pat
         name, damaged = damage(data, 11, case)
         path.write_bytes(damaged)
         try:
-            package = read_package(path)
+            contents = read_model_file(path)
         except CharedgeError:
             continue
         _, characters, flatbuffer = reader.read_model(path)
-        assert (tuple(characters), flatbuffer) == (package.vocabulary.tokens, package.flatbuffer), name
+        assert (tuple(characters), flatbuffer) == (contents.vocabulary.tokens, contents.flatbuffer), name
         taken += 1
     assert taken > 5
 
@@ -87,7 +87,7 @@ def test_the_pages_reader_refuses_a_file_cut_short(model, reader, tmp_path, part
 
 
 def test_the_page_names_every_key_of_the_manifest(model):
-    manifest = asdict(read_package(model.path).manifest)
+    manifest = asdict(read_model_file(model.path).manifest)
     nested = [*manifest["probe"], *manifest["interpreters"][0], *manifest["verified"][0]]
     for key in [*manifest, *nested]:
         assert f"`{key}`" in PAGE, key

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from charedge.runtime import wheels
 from charedge.runtime.interpreter import MODULES, installed_interpreters
-from charedge.runtime.package import read_package
+from charedge.runtime.model_file import read_model_file
 from conftest import REPOSITORY
 
 EITHER = {"ai-edge-litert": "2.3.0", "tflite-runtime": "2.14.0"}
@@ -125,7 +125,7 @@ def test_with_both_installed_litert_is_taken_unless_the_other_is_asked_for(model
 
 
 def test_an_interpreter_that_is_not_installed_is_asked_for(model, charedge):
-    needs = {entry.name: entry.minimum_version for entry in read_package(model.path).manifest.interpreters}
+    needs = {entry.name: entry.minimum_version for entry in read_model_file(model.path).manifest.interpreters}
     missing = set(MODULES) - {found.name for found in installed_interpreters()}
     for name in missing:
         result = charedge("verify", model.path, "--interpreter", name)

@@ -143,7 +143,7 @@ def test_with_a_gpu_there_keras_would_take_it(gpu):
 
 @CELLS
 def test_the_reference_is_read_on_the_cpu_where_there_is_a_gpu(cell, gpu, graphs, train):
-    from charedge.converter.pipeline import convert_run
+    from charedge.converter.convert import convert_run
 
     run = Run(train("--cell", cell).path)
     model = load_model(run, FAST_LAYERS)

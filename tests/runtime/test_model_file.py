@@ -6,7 +6,7 @@ from io import BytesIO
 import fuzz
 import pytest
 from charedge.runtime import CharedgeError, Generator
-from charedge.runtime.package import read_package
+from charedge.runtime.model_file import read_model_file
 
 
 def rewrite(model, change_manifest=lambda fields: None, vocabulary=None, flatbuffer=None, compression=zipfile.ZIP_STORED):
@@ -53,7 +53,7 @@ def test_other_files_are_refused(tmp_path):
 
 
 def test_a_tflite_file_without_our_metadata_is_refused(model, tmp_path):
-    refused(tmp_path, read_package(model.path).flatbuffer, "no readable charedge metadata")
+    refused(tmp_path, read_model_file(model.path).flatbuffer, "no readable charedge metadata")
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
@@ -90,30 +90,30 @@ def test_a_huge_file_is_refused_by_its_end(model, tmp_path, size):
 
 
 def test_a_changed_flatbuffer_is_refused(model, tmp_path):
-    flatbuffer = bytearray(read_package(model.path).flatbuffer)
+    flatbuffer = bytearray(read_model_file(model.path).flatbuffer)
     flatbuffer[len(flatbuffer) // 2] ^= 1
     refused(tmp_path, rewrite(model, flatbuffer=bytes(flatbuffer)), "SHA-256")
 
 
 def test_the_members_may_stand_in_either_order(model, tmp_path):
-    package, path = read_package(model.path), tmp_path / "swapped.tflite"
-    file = BytesIO(package.flatbuffer)
+    contents, path = read_model_file(model.path), tmp_path / "swapped.tflite"
+    file = BytesIO(contents.flatbuffer)
     with zipfile.ZipFile(file, "a") as archive:
-        archive.writestr("charedge.json", package.manifest.to_json())
-        archive.writestr("vocabulary.txt", package.vocabulary.to_bytes())
+        archive.writestr("charedge.json", contents.manifest.to_json())
+        archive.writestr("vocabulary.txt", contents.vocabulary.to_bytes())
     path.write_bytes(file.getvalue())
-    assert read_package(path).manifest == package.manifest
+    assert read_model_file(path).manifest == contents.manifest
 
 
 @pytest.mark.parametrize("extra", ["comment", "extra", "another"])
 def test_a_zip_with_anything_more_in_it_is_refused(model, tmp_path, extra):
-    package = read_package(model.path)
-    file = BytesIO(package.flatbuffer)
+    contents = read_model_file(model.path)
+    file = BytesIO(contents.flatbuffer)
     with zipfile.ZipFile(file, "a") as archive:
         manifest = zipfile.ZipInfo("charedge.json")
         manifest.extra = b"UT\5\0\3abcd" if extra == "extra" else b""
-        archive.writestr("vocabulary.txt", package.vocabulary.to_bytes())
-        archive.writestr(manifest, package.manifest.to_json())
+        archive.writestr("vocabulary.txt", contents.vocabulary.to_bytes())
+        archive.writestr(manifest, contents.manifest.to_json())
         if extra == "another":
             archive.writestr("README", "")
         archive.comment = b"hello" if extra == "comment" else b""
@@ -174,10 +174,10 @@ def test_a_manifest_with_wrong_values_is_refused(model, tmp_path, wrong):
     "content", [b"", b"null", b"[]", b"{}", b"\xff", b"[" * 900_000, b'{"format_version": 1, "format_version": 1}']
 )
 def test_a_manifest_that_is_no_json_object_of_ours_is_refused(model, tmp_path, content):
-    package = read_package(model.path)
-    file = BytesIO(package.flatbuffer)
+    contents = read_model_file(model.path)
+    file = BytesIO(contents.flatbuffer)
     with zipfile.ZipFile(file, "a") as archive:
-        archive.writestr("vocabulary.txt", package.vocabulary.to_bytes())
+        archive.writestr("vocabulary.txt", contents.vocabulary.to_bytes())
         archive.writestr("charedge.json", content)
     refused(tmp_path, file.getvalue(), r"charedge\.json")
 
@@ -185,7 +185,7 @@ def test_a_manifest_that_is_no_json_object_of_ours_is_refused(model, tmp_path, c
 def test_fields_of_a_later_charedge_are_left_alone(model, tmp_path):
     path = tmp_path / "later.tflite"
     path.write_bytes(rewrite(model, lambda fields: fields.update(colour="green")))
-    assert read_package(path).manifest == read_package(model.path).manifest
+    assert read_model_file(path).manifest == read_model_file(model.path).manifest
 
 
 def test_a_vocabulary_of_another_size_is_refused(model, tmp_path):

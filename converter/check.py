@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from ..runtime.package import SIGNATURE
+from ..runtime.model_file import SIGNATURE
 from .graph import BUFFER_ALIGNMENT
 from .quantization import Profile
 

@@ -18,7 +18,8 @@ from ..trainer.fast_recurrence import FAST_LAYERS
 from ..trainer.logits import read_text
 from ..trainer.model import EMBEDDING, LOGITS, RECURRENT, layer_weights, load_model
 from ..trainer.run import Config, Run
-from .assembly import Assembled, Source, assemble
+from .build import Built, build_model_files
+from .description import Description
 from .step import Layer, Weights
 from .temperature import calibrate
 
@@ -40,7 +41,7 @@ def convert_run(
     license: str = "unspecified",
     notes: str = "",
     fit_temperature: bool = False,
-) -> list[Assembled]:
+) -> list[Built]:
     """Convert a run's best weights and measure the files on the run's held-out text; on stderr it is said what is being done.
 
     Args:
@@ -72,7 +73,7 @@ def convert_run(
     calibration = vocabulary.encode(run.calibration()) if rounds else None
     if calibration is not None and (len(calibration) < 2 or (UNKNOWN_ID in calibration and config.unknown == "skip")):
         raise CharedgeError(f"{run.path} disagrees with itself (vocabulary.txt and calibration.txt): copy the run folder again.")
-    source = Source(
+    description = Description(
         name=name or os.fsencode(run.path.resolve().name).decode(errors="replace"),
         author=author,
         license=license,
@@ -86,7 +87,7 @@ def convert_run(
     say(f"converting to {', '.join(quantizations)}")
     reference = read_text(model, ids)
     with Bars() as bars:
-        return assemble(weights, vocabulary, source, quantizations, ids, reference, calibration, bars.show)
+        return build_model_files(weights, vocabulary, description, quantizations, ids, reference, calibration, bars.show)
 
 
 def start_text(vocabulary: Vocabulary, held_out: str) -> str:

@@ -1,0 +1,138 @@
+"""From a model's weights to the bytes of verified model files: step graph, quantisation, metadata, verification. No TensorFlow."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from ..runtime.errors import CharedgeError
+from ..runtime.interpreter import Step, installed_interpreters
+from ..runtime.manifest import FORMAT_VERSION, Manifest, Probe, RequiredInterpreter, Verified
+from ..runtime.model_file import ModelFile, parse_model_file
+from ..runtime.vocabulary import Vocabulary
+from .check import check_structure
+from .description import Description
+from .graph import Graph
+from .metadata import build_flatbuffer
+from .quantization import PROFILES, Moments, Profile, quantize
+from .second_moments import second_moments
+from .step import Weights, build_step
+from .verification import Measurement, measure, record_probe
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model file's bytes, and what was measured of it."""
+
+    quantization: str
+    data: bytes
+    measurements: list[Measurement]
+    """On each interpreter that the file names and that is installed here."""
+
+    @property
+    def worst(self) -> Verified:
+        """The quality on the interpreter where the file loses most."""
+        return max((measurement.quality for measurement in self.measurements), key=lambda quality: quality.loss)
+
+
+def build_model_files(
+    weights: Weights,
+    vocabulary: Vocabulary,
+    description: Description,
+    quantizations: Sequence[str],
+    held_out: np.ndarray,
+    reference: Iterable[np.ndarray],
+    calibration: np.ndarray | None = None,
+    progress: Callable[[str, int, int], object] = lambda stage, characters, total: None,
+) -> list[Built]:
+    """Build a model file of each quantisation, and measure them side by side.
+
+    Args:
+        weights: of the trained model.
+        vocabulary: V tokens.
+        description: of the model.
+        quantizations: names in `PROFILES`.
+        held_out: int32 [n], ids that were not trained on, n at least 2; the first of them become the probe.
+        reference: the trained model's own logits after each of them but the last, the state carried, in parts of float32 [any, V].
+        calibration: int32 [m], ids that were trained on, by which 4-bit weights are rounded.
+        progress: called with the stage, the characters done, and how many there are.
+
+    Raises:
+        CharedgeError: no interpreter that a profile is meant for is installed.
+    """
+    graph, moments = build_step(weights), {}
+    if calibration is not None and any(PROFILES[quantization].inner == "int4" for quantization in quantizations):
+        moments = second_moments(graph, calibration, partial(progress, "calibrating"))
+    flatbuffers = [_build_flatbuffer(graph, weights, description, PROFILES[name], moments) for name in quantizations]
+    steps = [_steps(flatbuffer, weights, PROFILES[name]) for flatbuffer, name in zip(flatbuffers, quantizations, strict=True)]
+    measured = measure(steps, held_out, reference, partial(progress, "verifying"))
+    built = []
+    for name, flatbuffer, (step, *_), measurements in zip(quantizations, flatbuffers, steps, measured, strict=True):
+        verified = [measurement.quality for measurement in measurements]
+        probe = record_probe(step, held_out, PROFILES[name].probe_tolerance)
+        manifest = _manifest(weights, description, name, flatbuffer, verified, probe)
+        file = ModelFile(Path(f"{description.name}.tflite"), manifest, vocabulary, flatbuffer)
+        data = file.to_bytes()
+        parse_model_file(io.BytesIO(data), file.path)  # no file leaves here that a device would refuse
+        built.append(Built(name, data, measurements))
+    return built
+
+
+def _build_flatbuffer(graph: Graph, weights: Weights, description: Description, profile: Profile, moments: Moments) -> bytes:
+    """The bytes [0, Z) of a model file."""
+    summary = (
+        f"A character-level language model: {weights.cell.upper()} of {len(weights.layers)} x {weights.units} units "
+        f"over {weights.vocabulary_size} tokens, one step at a time."
+    )
+    flatbuffer = build_flatbuffer(quantize(graph, profile, moments), description, summary)
+    check_structure(flatbuffer, profile)
+    return flatbuffer
+
+
+def _steps(flatbuffer: bytes, weights: Weights, profile: Profile) -> list[Step]:
+    """A flatbuffer on each interpreter that its profile names and that is installed here.
+
+    Raises:
+        CharedgeError: there is none.
+    """
+    sizes, int4 = (weights.vocabulary_size, weights.state_size), profile.inner == "int4"
+    installed = [interpreter for interpreter in installed_interpreters() if interpreter.name in profile.interpreters]
+    if not installed:
+        names = ", ".join(sorted(profile.interpreters))
+        raise CharedgeError(f"none of {names} is installed, so nothing can be verified: run `pip install ai-edge-litert`.")
+    return [Step(flatbuffer, *sizes, interpreter, int4=int4) for interpreter in installed]
+
+
+def _manifest(
+    weights: Weights, description: Description, quantization: str, flatbuffer: bytes, verified: list[Verified], probe: Probe
+) -> Manifest:
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        name=description.name,
+        created_by=f"charedge {version('charedge')}",
+        created=description.created,
+        license=description.license,
+        cell=weights.cell,
+        layers=len(weights.layers),
+        units=weights.units,
+        embedding_dim=weights.embedding.shape[1],
+        state_size=weights.state_size,
+        vocabulary_size=weights.vocabulary_size,
+        normalization=description.normalization,
+        unknown=description.unknown,
+        start_text=description.start_text,
+        quantization=quantization,
+        input_table_folded=weights.folding_pays(),
+        flatbuffer_sha256=hashlib.sha256(flatbuffer).hexdigest(),
+        interpreters=[RequiredInterpreter(name, minimum) for name, minimum in PROFILES[quantization].interpreters.items()],
+        verified=verified,
+        probe=probe,
+        training=description.training,
+    )
