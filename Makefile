@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-metadata test-devices test-gpu wheels check bench bench-runtime bench-training bench-profiles bench-growth pictures
+.PHONY: demo test test-metadata test-devices test-gpu test-runtime wheels check bench bench-runtime bench-training bench-profiles bench-growth pictures
 .PHONY: models quijote docs fuzz kills power-cuts clean
 
 demo: .venv/installed
@@ -11,6 +11,10 @@ demo: .venv/installed
 # A file of tests is one process' work: what its tests share is made once.
 test: .venv/installed .venv-tflite/installed
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
+
+# The device's part from the lean install, without TensorFlow.
+test-runtime: .venv-runtime/installed
+	.venv-runtime/bin/pytest --numprocesses 2 --dist loadfile tests/runtime
 
 # Google's own reader must read our files: its display, its list of files and their content.
 test-metadata: .venv/installed .venv-support/installed
@@ -99,6 +103,12 @@ power-cuts: .venv/installed
 	.venv-tflite/bin/pip install --quiet --editable '.[tflite-runtime]' || echo 'no tflite-runtime for this Python: its tests will be skipped'
 	touch $@
 
+# What a device installs, and the tests.
+.venv-runtime/installed: pyproject.toml setup.py
+	$(PYTHON) -m venv .venv-runtime
+	.venv-runtime/bin/pip install --quiet --editable '.[pattern]' 'pytest>=8' 'pytest-xdist>=3.5'
+	touch $@
+
 # tflite-support has wheels for Python 3.9 to 3.11 (PYTHON=python3.11), and on Debian it needs libusb-1.0-0.
 .venv-support/installed: Makefile
 	$(PYTHON) -m venv --clear .venv-support
@@ -112,4 +122,4 @@ power-cuts: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv .venv-tflite .venv-support .venv-peers build dist *.egg-info
+	rm -rf .venv .venv-runtime .venv-tflite .venv-support .venv-peers build dist *.egg-info
