@@ -1,0 +1,83 @@
+"""charedge: character-level language models, from a text to a small device.
+
+import charedge
+
+run = charedge.train("book.txt", output="runs/book")            # pip install 'charedge[train]'
+charedge.convert(run, output="book.tflite")                     # pip install 'charedge[convert]'
+model = charedge.load("book.tflite")
+print(model.generate("It was", length=500, temperature=0.8))
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .converter.convert import Conversion, convert
+    from .runtime.errors import CharedgeError, InvalidOption
+    from .runtime.model import Model, UnknownCharacters, load
+    from .runtime.progress import Report
+    from .runtime.sampling import Sampling
+    from .runtime.scoring import Score
+    from .trainer.evaluation import Evaluation
+    from .trainer.run import Run
+    from .trainer.training import evaluate, finetune, train
+
+    __version__: str
+
+_HOMES = {
+    "CharedgeError": "runtime.errors",
+    "Conversion": "converter.convert",
+    "Evaluation": "trainer.evaluation",
+    "InvalidOption": "runtime.errors",
+    "Model": "runtime.model",
+    "Report": "runtime.progress",
+    "Run": "trainer.run",
+    "Sampling": "runtime.sampling",
+    "Score": "runtime.scoring",
+    "UnknownCharacters": "runtime.model",
+    "convert": "converter.convert",
+    "evaluate": "trainer.training",
+    "finetune": "trainer.training",
+    "load": "runtime.model",
+    "train": "trainer.training",
+}
+
+__all__ = [
+    "CharedgeError",
+    "Conversion",
+    "Evaluation",
+    "InvalidOption",
+    "Model",
+    "Report",
+    "Run",
+    "Sampling",
+    "Score",
+    "UnknownCharacters",
+    "__version__",
+    "convert",
+    "evaluate",
+    "finetune",
+    "load",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first used: a small device has little time to start."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value = version("charedge")
+    elif name in _HOMES:
+        from importlib import import_module
+
+        value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
