@@ -28,10 +28,11 @@ SAMPLED_RUN = re.compile(f"[{MARKS}]{{2}}")
 
 def normalize(text: str, form: Normalization) -> str:
     """The text without a byte order mark, its lines ended by a line feed, in a Unicode normalisation form."""
-    return _normalize_part(text.removeprefix(BYTE_ORDER_MARK), form)
+    return normalize_part(text.removeprefix(BYTE_ORDER_MARK), form)
 
 
-def _normalize_part(text: str, form: Normalization) -> str:
+def normalize_part(text: str, form: Normalization) -> str:
+    """As `normalize`, of a text that need not begin one: a byte order mark stays."""
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if form == "none" or text.isascii():
@@ -158,9 +159,9 @@ def normalized_chunks(chunks: Iterable[str], form: Normalization) -> Iterator[st
         piece = "".join((*waiting, chunk[:cut]))
         waiting = [chunk[cut:]]
         if piece:
-            yield _normalize_part(piece, form)
+            yield normalize_part(piece, form)
     if waiting:
-        yield _normalize_part("".join(waiting), form)
+        yield normalize_part("".join(waiting), form)
 
 
 def _without_mark(chunks: Iterable[str]) -> Iterator[str]:
@@ -179,6 +180,19 @@ def _last_cut(before: str, text: str) -> int | None:
         if _begins_anew(text[place]) and (text[place - 1] if place else before) != "\r":
             return place
     return None
+
+
+def clusters(text: str, form: Normalization) -> list[str]:
+    """The characters of a text, each with those after it that a form could join to it; marks that begin it are on their own."""
+    if form == "none":
+        return list(text)
+    parts: list[str] = []
+    for character in text:
+        if parts and not _begins_anew(character) and _begins_anew(parts[-1][0]):
+            parts[-1] += character
+        else:
+            parts.append(character)
+    return parts
 
 
 def _begins_anew(character: str) -> bool:

@@ -68,7 +68,7 @@ def write(
     """
     logits = np.concatenate([one.logits for one in fed])  # [rows, V]
     state = np.concatenate([one.state for one in fed])  # [rows, S]
-    sampler = Sampler(plan.sampling, plan.bias, plan.randoms, [one.recent for one in fed])
+    sampler = Sampler(plan.sampling, plan.bias, plan.randoms, [one.recent for one in fed], plan.length)
     if plan.start is not None:
         sampler.seek(plan.start)
     if sampler.plain and cursor is None and not plan.stop and plan.pattern is None:
