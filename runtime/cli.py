@@ -214,7 +214,7 @@ def generate(
         "repetition_penalty": repetition_penalty,
         "repetition_window": repetition_window,
         "banned": _unescape("--ban", ban),
-        "logit_bias": dict(_bias(entry) for entry in logit_bias or []),
+        "logit_bias": _biases(logit_bias or []),
         "stop": [_unescape("--stop", text) for text in stop or []],
         "pattern": pattern,
         "seed": seed,
@@ -267,6 +267,14 @@ def _unescape(option: str, text: str) -> str:
         return unescape(text)
     except ValueError as error:
         raise InvalidOption(f"{option} cannot be read: {error}.") from None
+
+
+def _biases(entries: Sequence[str]) -> dict[str, float]:
+    """The biases by character; those of one character add up."""
+    biases: dict[str, float] = {}
+    for character, value in map(_bias, entries):
+        biases[character] = biases.get(character, 0.0) + value
+    return biases
 
 
 def _bias(entry: str) -> tuple[str, float]:

@@ -22,7 +22,7 @@ from .sampling import MAX_WINDOW, Sampling, random_rows
 from .scoring import Score, Scorer, require_probe
 from .session import Session, locked
 from .stopping import StopStrings
-from .text import normalized_chunks
+from .text import normalize_part, normalized_chunks
 from .vocabulary import UNKNOWN_ID, Vocabulary
 from .writing import Cursor, Fed, Plan, write
 
@@ -171,16 +171,17 @@ class Generator:
         """
         if length < 1:
             raise InvalidOption(f"--length {length} must be at least 1.")
-        stop = [stop] if isinstance(stop, str) else list(stop)
+        form = self.manifest.normalization
+        stop = [normalize_part(text, form) for text in ([stop] if isinstance(stop, str) else stop)]
         StopStrings(stop)
         controls = Sampling(**sampling)
         return Plan(
             length=length,
             sampling=controls,
-            bias=controls.bias(self.vocabulary),
+            bias=controls.bias(self.vocabulary, form),
             randoms=random_rows(seed, rows),
             stop=stop,
-            pattern=None if pattern is None else Pattern(pattern),
+            pattern=None if pattern is None else Pattern(pattern, form),
         )
 
     def _pieces(self, plan: Plan, ids: Iterable[np.ndarray]) -> Pieces[str, None, None]:

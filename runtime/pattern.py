@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -9,18 +10,48 @@ from typing import Any
 import numpy as np
 
 from .errors import CharedgeError, InvalidOption
+from .text import Normalization, clusters, normalize_part
 
 ENDED = -1  # in place of a token
 MATCH_SECONDS = 2.0  # for one try; an expression that needs more would need for ever
+ESCAPED_LINE_END = re.compile(r"(?<!\\)((?:\\\\)*)\\r\\n")
+
+
+def as_written(expression: str, form: Normalization) -> str:
+    """An expression that matches what a model of some Unicode form writes, as far as that can be done character by character.
+
+    A character that becomes several is put in a group, so that a quantifier repeats it whole; in a class, which is of single
+    characters, each of them is a member. Characters written as escapes (`\\u0439`) stay, but for a line end `\\r\\n`.
+    """
+    parts: list[str] = []
+    escaped, opened = False, None  # opened: how many parts there were after the `[` or `[^` of the class we are in
+    for cluster in clusters(normalize_part(ESCAPED_LINE_END.sub(r"\1\\n", expression), "none"), form):
+        written = cluster if escaped else normalize_part(cluster, form)
+        several = len(written) > 1 and opened is None and not escaped
+        if written != cluster:
+            written = re.escape(written)
+        parts.append(f"(?:{written})" if several else written)
+        if not escaped and opened is None and cluster == "[":
+            opened = len(parts)
+        elif opened == len(parts) - 1 and cluster == "^":
+            opened += 1
+        elif not escaped and opened is not None and cluster == "]" and len(parts) > opened + 1:
+            opened = None
+        escaped = cluster == "\\" and not escaped
+    return "".join(parts)
 
 
 class Pattern:
     """A regular expression that can tell whether a text may still become a match (the `regex` package's partial matching)."""
 
-    def __init__(self, expression: str) -> None:
+    def __init__(self, expression: str, normalization: Normalization = "none") -> None:
         """
+        Args:
+            expression: what the text matches.
+            normalization: the Unicode form of the model's text, to which the expression is brought.
+
         Raises:
-            InvalidOption: the expression is none.
+            InvalidOption: the expression is not valid.
             CharedgeError: the `regex` package is not installed.
         """
         if find_spec("regex") is None:
@@ -29,9 +60,9 @@ class Pattern:
 
         self.expression = expression
         try:
-            self._compiled: Any = regex.compile(expression)
+            self._compiled: Any = regex.compile(as_written(expression, normalization))
         except regex.error as error:
-            raise InvalidOption(f"--pattern {expression!r} is no regular expression ({error}): mend it.") from None
+            raise InvalidOption(f"--pattern {expression!r} is not a valid regular expression ({error}): fix it.") from None
 
     def match(self, text: str) -> tuple[bool, bool]:
         """Whether the text is a match, and whether it is one or could become one."""
