@@ -29,6 +29,8 @@ from .writing import Cursor, Fed, Plan, write
 DEFAULT_LENGTH = 500
 MAX_NAMED_CHARACTERS = 10
 SESSION_SECONDS = 10.0
+UNKNOWN_CHARACTER = "\ud800"
+"""`[UNK]` in a session's tail: half a character, which no vocabulary has, so that it is `[UNK]` again when the tail is encoded."""
 
 
 class UnknownCharacters(UserWarning):
@@ -202,7 +204,8 @@ class Generator:
 
     def _saved_pieces(self, plan: Plan, fed: Fed, path: Path) -> Pieces[str, None, None]:
         """The pieces of one row; the session is saved every ten seconds and in the end."""
-        tail = self.vocabulary.decode(fed.recent[fed.recent != UNKNOWN_ID])
+        tokens = (UNKNOWN_CHARACTER, *self.vocabulary.tokens[1:])
+        tail = "".join([tokens[i] for i in fed.recent])
         cursor, saved = Cursor(), time.monotonic()
 
         def save() -> None:

@@ -34,7 +34,7 @@ class Session:
     position: dict[str, Any]
     """Where the draws are, from `Sampler.position`."""
     tail: str
-    """The end of the text, for the repetition penalty and for people."""
+    """The end of the text, for the repetition penalty and for people; U+D800 stands for each `[UNK]`."""
 
     def save(self, path: Path) -> None:
         """Write the file atomically.

@@ -2,6 +2,7 @@ import json
 import signal
 import subprocess
 import sys
+from random import Random
 
 import pytest
 from charedge.runtime import CharedgeError, Generator
@@ -57,6 +58,20 @@ def test_the_recent_characters_of_a_long_text_are_kept(generator, tmp_path):
     assert text == generator.generate(prompt, 1400, seed=7, **controls)
     generator.generate("XyZ", 1, session=session)
     assert json.loads(session.read_text())["tail"][-4:-1] == "XyZ"
+
+
+def test_unknown_characters_keep_their_place_among_the_recent_ones(models, tmp_path):
+    """To a model that was trained with `[UNK]` they are characters of the text, which the penalty's window counts."""
+    generator = Generator.load(models(characters="abcdefgh\n", unknown="unk").path)
+    random = Random(8)
+    for number in range(25):
+        prompt = "".join(random.choices("abcdéü😀", k=12))
+        controls = {"repetition_penalty": 4.0, "repetition_window": random.randint(4, 12)}
+        session = tmp_path / f"{number}.json"
+        text = generator.generate(prompt, 2, seed=number, session=session, **controls)
+        text += generator.generate("", 1, session=session, **controls)
+        text += generator.generate("", 10, session=session, **controls)
+        assert text == generator.generate(prompt, 13, seed=number, **controls)
 
 
 def test_a_text_goes_on_after_a_pattern(generator, tmp_path):
