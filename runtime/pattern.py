@@ -14,6 +14,7 @@ from .text import Normalization, clusters, normalize_part
 
 ENDED = -1  # in place of a token
 MATCH_SECONDS = 2.0  # for one try; an expression that needs more would need for ever
+MAX_TRIES = 10_000  # matches tried, to tell whether an incomplete text can become a match
 ESCAPED_LINE_END = re.compile(r"(?<!\\)((?:\\\\)*)\\r\\n")
 
 
@@ -89,7 +90,7 @@ class ConstrainedRow:
         model's distribution over just those.
 
         Raises:
-            CharedgeError: no character of the model goes on with the pattern.
+            CharedgeError: no character of the model continues the pattern.
         """
         order: list[int] = np.argsort(-scores, kind="stable").tolist()
         for token in order:
@@ -104,17 +105,49 @@ class ConstrainedRow:
                 return ENDED
         if self._complete:
             return ENDED
-        raise CharedgeError(
-            f"--pattern {self._pattern.expression!r} cannot go on after {self._text!r} with this model's characters: change it."
-        )
+        raise self._cannot_be_completed()
 
-    def require_complete(self, length: int) -> None:
+    def require_complete(self, text: str, length: int, stopped: bool) -> None:
         """
+        Args:
+            text: all that was written, or what stands before the stop string that ended it.
+            length: the most characters that there could be.
+            stopped: whether a stop string ended it.
+
         Raises:
-            CharedgeError: the text is over and does not match.
+            CharedgeError: the text is over and does not match; the sentence says whether a greater length can help.
         """
-        if not self._complete:
+        expression = self._pattern.expression
+        if stopped:
+            if not self._pattern.match(text)[0]:
+                raise CharedgeError(
+                    f"--stop ended the text at {text!r}, which does not match --pattern {expression!r}: change one of the two."
+                )
+        elif not self._complete:
+            can_match = self._can_match()
+            if can_match is False:
+                raise self._cannot_be_completed()
+            doubt = "" if can_match else ", or change the pattern if it needs characters that the model lacks"
             raise CharedgeError(
-                f"--pattern {self._pattern.expression!r} is not complete after --length {length} characters ({self._text!r}): "
-                "allow more."
+                f"--pattern {expression!r} is not complete after --length {length} characters ({text!r}): increase --length{doubt}."
             )
+
+    def _can_match(self) -> bool | None:
+        """Whether some more characters make the text a match; None where `MAX_TRIES` were too few to tell."""
+        waiting, tried = [self._text], 0
+        while waiting and tried < MAX_TRIES:
+            text = waiting.pop()
+            tried += len(self._tokens)
+            for token in self._tokens[1:]:  # `[UNK]` is never drawn
+                complete, possible = self._pattern.match(text + token)
+                if complete:
+                    return True
+                if possible:
+                    waiting.append(text + token)
+        return None if waiting else False
+
+    def _cannot_be_completed(self) -> CharedgeError:
+        return CharedgeError(
+            f"--pattern {self._pattern.expression!r} cannot be completed after {self._text!r} with this model's characters: "
+            "change it."
+        )

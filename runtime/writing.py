@@ -174,5 +174,5 @@ class _Row:
         """What is left to pass on once the row has ended."""
         rest = self._held + (self._stop.rest() if self._stop else "")
         if self.constraint is not None:
-            self.constraint.require_complete(self._length)
+            self.constraint.require_complete(rest, self._length, stopped=self._stop is not None and self._stop.found)
         return rest
