@@ -197,12 +197,11 @@ class Sampler:
         noise = self._noise[self._step]
         self._step += 1
         if not self.plain:  # else the bias is in the noise
-            with np.errstate(over="ignore", invalid="ignore"):  # a tiny temperature; a model's NaN, which `check` finds
-                logits = np.add(logits, self._bias, dtype=np.float64)
-                if self._penalty is not None:
-                    logits = self._penalty(logits)
-                if self._filters:
-                    logits = self._filter(logits)
+            logits = np.add(logits, self._bias, dtype=np.float64)
+            if self._penalty is not None:
+                logits = self._penalty(logits)
+            if self._filters:
+                logits = self._filter(logits)
         return np.add(logits, noise, out=self._scores)
 
     @staticmethod
@@ -268,7 +267,8 @@ class Sampler:
 
     def _filter(self, logits: np.ndarray) -> np.ndarray:
         """Divide by the temperature and drop what top_k, top_p and min_p drop: float64 [rows, V] -> [rows, V], at most 0."""
-        scaled = (logits - logits.max(axis=1, keepdims=True)) / self._sampling.temperature
+        with np.errstate(over="ignore", invalid="ignore"):  # a tiny temperature; a model's infinity, which `check` finds
+            scaled = (logits - logits.max(axis=1, keepdims=True)) / self._sampling.temperature
         if 0 < self._sampling.top_k < scaled.shape[1]:
             kth = np.partition(scaled, -self._sampling.top_k, axis=1)[:, -self._sampling.top_k, None]
             scaled[scaled < kth] = -np.inf
