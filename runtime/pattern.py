@@ -25,19 +25,19 @@ def as_written(expression: str, form: Normalization) -> str:
     characters, each of them is a member. Characters written as escapes (`\\u0439`) stay, but for a line end `\\r\\n`.
     """
     parts: list[str] = []
-    escaped, opened = False, None  # opened: how many parts there were after the `[` or `[^` of the class we are in
+    escaped, opened = False, 0  # opened: how many parts there are up to the `[` or `[^` of the class we are in; 0 outside
     for cluster in clusters(normalize_part(ESCAPED_LINE_END.sub(r"\1\\n", expression), "none"), form):
         written = cluster if escaped else normalize_part(cluster, form)
-        several = len(written) > 1 and opened is None and not escaped
+        several = len(written) > 1 and not (opened or escaped)
         if written != cluster:
             written = re.escape(written)
         parts.append(f"(?:{written})" if several else written)
-        if not escaped and opened is None and cluster == "[":
+        if not opened and cluster == "[" and not escaped:
             opened = len(parts)
-        elif opened == len(parts) - 1 and cluster == "^":
+        elif opened == len(parts) - 1 and parts[-2:] == ["[", "^"]:
             opened += 1
-        elif not escaped and opened is not None and cluster == "]" and len(parts) > opened + 1:
-            opened = None
+        elif opened and cluster == "]" and not escaped and len(parts) > opened + 1:  # the first one is a member
+            opened = 0
         escaped = cluster == "\\" and not escaped
     return "".join(parts)
 
