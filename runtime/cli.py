@@ -127,10 +127,16 @@ def require_tensorflow(command: str, extra: str) -> None:
             f"`charedge {command}` needs TensorFlow, which a device does without: run `pip install 'charedge[{extra}]'`."
         )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its greetings would bury our own lines
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # also where the user's own programs run Keras on another one
     from .interpreter import quiet_stderr
 
     with quiet_stderr():
         import_module("tensorflow")
+        backend = import_module("keras").config.backend()
+    if backend != "tensorflow":  # a program that calls charedge has imported Keras before
+        raise CharedgeError(
+            f"`charedge {command}` needs Keras on TensorFlow, and this process runs it on {backend}: use a new one."
+        )
 
 
 def print_json(fields: dict[str, Any]) -> None:

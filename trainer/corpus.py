@@ -124,7 +124,7 @@ def _find(name: str) -> list[Source]:
     """What exists on disk goes before a name."""
     path = Path(name)
     if path.is_dir():
-        files = sorted(p for pattern in ("*.txt", "*.txt.gz") for p in path.rglob(pattern) if p.is_file())
+        files = _files_in(path)
         if not files:
             raise CharedgeError(f"{path} holds no *.txt or *.txt.gz: give a folder with text files, or the files themselves.")
         return [Source(str(file)) for file in files]
@@ -133,6 +133,23 @@ def _find(name: str) -> list[Source]:
     if path.exists() or path.suffix:
         return [Source(name)]
     raise CharedgeError(f"{name} is no file, folder or named corpus: give a path, or one of {', '.join(NAMED)}.")
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """The *.txt and *.txt.gz in a folder and the folders in it, sorted by path; links to folders are not followed.
+
+    Raises:
+        CharedgeError: one of the folders cannot be read, or a file's link leads nowhere.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise unreadable(Path(error.filename), error) from None
+
+    found = []
+    for parent, _, names in os.walk(folder, onerror=refuse):
+        sources = [Source(str(Path(parent, name))) for name in names if name.endswith((".txt", ".txt.gz"))]
+        found += [Path(source.name) for source in sources if not source.is_pipe()]
+    return sorted(found)
 
 
 def cache_folder() -> Path:

@@ -11,9 +11,10 @@ import json
 import os
 import secrets
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -23,10 +24,10 @@ import numpy as np
 from ..runtime.errors import CharedgeError
 from ..runtime.files import leftovers, write_atomically
 from ..runtime.text import Normalization
-from ..runtime.vocabulary import Vocabulary
+from ..runtime.vocabulary import UNKNOWN_ID, Vocabulary
 from .corpus import Source, cache_folder, find_sources
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised when the files in the cache come to mean something else."""
 SMALL_BYTES = 16 << 20
 """Corpora up to this size are encoded anew each time, and leave nothing in the cache."""
@@ -64,6 +65,16 @@ class IdFile:
         """A view of the characters from `start` to before `stop`."""
         return IdFile(self._provisional[start:stop], self._table, self._points)
 
+    def encoded_by(self, vocabulary: Vocabulary) -> IdFile:
+        """The same characters with the ids of another vocabulary."""
+        alphabet = self._points.tobytes().decode("utf-32-le")
+        return IdFile(self._provisional, vocabulary.encode(alphabet), self._points)
+
+    @property
+    def has_unknown(self) -> bool:
+        """Whether some character of the text is `[UNK]`."""
+        return UNKNOWN_ID in self._table
+
     def text(self, start: int, stop: int) -> str:
         """The characters from `start` to before `stop`, also those whose id is `[UNK]`."""
         return self._points[self._provisional[start:stop]].tobytes().decode("utf-32-le")
@@ -81,10 +92,20 @@ class Encoded:
     """Of the normalised text in UTF-8, with all its characters."""
     characters: int
     """Of the normalised text."""
-    skipped: int
-    """Those of them that a given vocabulary has not; they are left out of `ids`."""
+    left_out: dict[str, int]
+    """Characters that a given vocabulary does not have, and how often each occurs, most frequent first; `ids` is without them."""
     unknown: Literal["skip", "unk"]
     """`unk` if rare characters became `[UNK]`."""
+
+    @property
+    def skipped(self) -> int:
+        """How many of the text's characters were left out."""
+        return sum(self.left_out.values())
+
+    def extended(self, vocabulary: Vocabulary) -> Encoded:
+        """The same text by a vocabulary that has all characters of this one, and others."""
+        ids = self.ids.encoded_by(vocabulary)
+        return replace(self, vocabulary=vocabulary, ids=ids, unknown="unk" if ids.has_unknown else "skip")
 
 
 def encode_corpus(
@@ -93,6 +114,7 @@ def encode_corpus(
     vocabulary: Vocabulary | None = None,
     min_count: int = 1,
     progress: Progress = lambda done, total: None,
+    unknown: Literal["skip", "unk"] = "skip",
 ) -> Encoded:
     """Read text files, folders, .gz files and named corpora, one after the other, and encode them.
 
@@ -102,27 +124,28 @@ def encode_corpus(
         vocabulary: one to keep to, or None for that of the text.
         min_count: characters that occur less often become `[UNK]`; a given `vocabulary` has settled that already.
         progress: called with the bytes read, over all passes, and how many that will be.
+        unknown: what becomes of characters outside a given `vocabulary`: they are left out, or `[UNK]`.
 
     Raises:
         CharedgeError: a source is missing, unreadable, empty, binary or not UTF-8, changes meanwhile, or has too few or
             too many distinct characters; or a large corpus finds no place in the cache.
     """
     found = find_sources(sources)
-    provisional, census = _encode(Text(found, normalization, vocabulary), progress)
-    rare = 0
+    provisional, census = _encode(Text(found, normalization, vocabulary if unknown == "skip" else None), progress)
     if vocabulary is None:
         frequent = [character for character, count in zip(census.alphabet, census.counts, strict=True) if count >= min_count]
         if len(frequent) < 2:
             raise CharedgeError(f"--min-count {min_count} leaves fewer than two characters of the text: give a smaller one.")
-        vocabulary, rare = Vocabulary.of(frequent), len(census.alphabet) - len(frequent)
+        vocabulary = Vocabulary.of(frequent)
+    ids = IdFile(provisional, vocabulary.encode(census.alphabet), _points(census.alphabet))
     return Encoded(
         vocabulary=vocabulary,
-        ids=IdFile(provisional, vocabulary.encode(census.alphabet), _points(census.alphabet)),
+        ids=ids,
         files=[source.name for source in found],
         sha256=census.sha256,
         characters=census.characters,
-        skipped=census.characters - len(provisional),
-        unknown="unk" if rare else "skip",
+        left_out=census.left_out,
+        unknown="unk" if ids.has_unknown else "skip",
     )
 
 
@@ -143,6 +166,8 @@ class Census:
     """Of the whole text, with those that a given vocabulary has not."""
     sha256: str
     """Of the whole text in UTF-8."""
+    left_out: dict[str, int]
+    """The characters that a given vocabulary does not have, and how often each occurs, most frequent first."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -152,7 +177,8 @@ class Census:
     def fits(self, size: int) -> bool:
         """Whether its parts fit together, and a file of `size` bytes of ids."""
         ids = sum(self.counts)
-        return 0 < ids <= self.characters and size == ids * self.dtype.itemsize and len(self.counts) == len(set(self.alphabet))
+        whole = 0 < ids == self.characters - sum(self.left_out.values())
+        return whole and size == ids * self.dtype.itemsize and len(self.counts) == len(set(self.alphabet))
 
 
 class Encoder:
@@ -168,6 +194,7 @@ class Encoder:
         self._known = None if vocabulary is None else _is_in(vocabulary)
         self._ids = np.full(CODE_POINTS, UNSEEN, np.uint16)  # the provisional id of each code point
         self._counts = np.zeros(UNSEEN, np.int64)
+        self._left_out: Counter[int] = Counter()  # by code point
         self._alphabet = ""
         self._bytes = 1  # of an id
         self._characters, self._sha256 = 0, hashlib.sha256()
@@ -185,12 +212,16 @@ class Encoder:
 
     def census(self) -> Census:
         counts = self._counts[: len(self._alphabet)].tolist()
-        return Census(self._alphabet, counts, self._characters, self._sha256.hexdigest())
+        left_out = {chr(point): count for point, count in self._left_out.most_common()}
+        return Census(self._alphabet, counts, self._characters, self._sha256.hexdigest(), left_out)
 
     def _write(self, points: np.ndarray) -> None:
         """Go on with some more code points: uint32 [n]."""
         if self._known is not None:
-            points = points[self._known[points]]
+            known = self._known[points]
+            others, counts = np.unique(points[~known], return_counts=True)
+            self._left_out.update(dict(zip(others.tolist(), counts.tolist(), strict=True)))
+            points = points[known]
         ids = self._ids[points]
         if ids.max(initial=0) == UNSEEN:
             self._learn(points[ids == UNSEEN])
@@ -348,7 +379,7 @@ def _load(path: Path) -> tuple[np.ndarray, Census] | None:
         census = Census(**json.loads(path.with_suffix(".json").read_bytes()))
         if census.fits(path.stat().st_size):
             return _map(path, census), census
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, AttributeError):
         pass
     return None
 
