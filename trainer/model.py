@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..runtime.errors import CharedgeError
+from ..runtime.files import partial_folder, write_atomically
 from ..runtime.package import STATES_PER_LAYER
 from ..runtime.vocabulary import Vocabulary
 from .run import GATES, Cell, Config, Run
@@ -81,9 +82,9 @@ def save_model(weights: Sequence[np.ndarray], vocabulary_size: int, config: Conf
     """
     model = build_model(vocabulary_size, config)
     model.set_weights(list(weights))
-    partial = path.with_name(f".partial.{path.name}")
-    model.save(partial)
-    partial.replace(path)
+    with partial_folder(path.parent) as folder:  # Keras would write through a link
+        model.save(folder / path.name)
+        write_atomically(path, (folder / path.name).read_bytes())
 
 
 def load_model(run: Run, layers: Mapping[str, Any] = LAYERS) -> keras.Model:
