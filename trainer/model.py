@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..runtime.errors import CharedgeError
-from ..runtime.files import write_atomically
+from ..runtime.files import partial_folder, write_atomically
 from ..runtime.package import STATES_PER_LAYER
 from ..runtime.vocabulary import Vocabulary
 from .run import GATES, Cell, Config, Run
@@ -83,12 +83,9 @@ def save_model(weights: Sequence[np.ndarray], vocabulary_size: int, config: Conf
     """
     model = build_model(vocabulary_size, config)
     model.set_weights(list(weights))
-    partial = path.with_name(f".partial.{path.name}")
-    try:
-        model.save(partial)
-        write_atomically(path, partial.read_bytes())  # Keras does not sync what it writes
-    finally:
-        partial.unlink(missing_ok=True)
+    with partial_folder(path.parent) as folder:  # Keras would write through a link
+        model.save(folder / path.name)
+        write_atomically(path, (folder / path.name).read_bytes())
 
 
 def load_model(run: Run, layers: Mapping[str, Any] = LAYERS) -> keras.Model:

@@ -146,6 +146,6 @@ def test_the_command_line_goes_on_too(model, generator, charedge, tmp_path):
 
 def test_nothing_is_left_beside_the_session_even_by_one_that_was_killed(model, tmp_path):
     session = tmp_path / "session.json"
-    (tmp_path / f".session.json.{2**22 + 1}").write_bytes(b"left by a process that is no more")
+    (tmp_path / f".charedge-{'0' * 16}.partial").write_bytes(b"left by a process that was killed")
     subprocess.run(command("generate", model.path, "--length", "5", "--session", session), capture_output=True, check=True)
     assert [path.name for path in tmp_path.iterdir()] == ["session.json"]
