@@ -14,7 +14,8 @@ import typer
 from ..runtime.cli import JSON, PLAIN, print_json, require_tensorflow, say
 from ..runtime.errors import CharedgeError, InvalidOption
 from ..runtime.files import write_atomically
-from ..trainer.cli import RUN
+from ..runtime.streams import harmless
+from ..trainer.cli import RUN, require_utf8
 from ..trainer.run import Run
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _write_all(results: list[Assembled], folder: Path, name: str, tolerance: flo
         fine.append((result, path))
     comparison = json.dumps({"files": [fields(result, path) for result, path in fine]}, indent=2)
     _write("--all", folder / f"{name}-comparison.json", f"{comparison}\n".encode())
-    picture = draw_comparison(results, f"{name}: quality against size")
+    picture = draw_comparison(results, f"{harmless(name)}: quality against size")
     _write("--all", folder / f"{name}-comparison.png", picture)
     if errors:
         raise CharedgeError(" ".join(map(str, errors)))
@@ -191,6 +192,8 @@ def _check_output(output: Path, format: str) -> None:
     Raises:
         CharedgeError: nothing could be written there, which is better known before the work than after it.
     """
+    if format == "saved-model":
+        require_utf8(output)
     if format == "tflite" and output.is_dir():
         raise CharedgeError(f"--output {output} is a folder: give the name of a .tflite file.")
     if output.exists() and not (output.is_file() or output.is_dir()):

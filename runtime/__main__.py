@@ -1,4 +1,4 @@
-"""The `charedge` program. Nothing but `sys` and `signal` is imported before Ctrl-C and SIGTERM are taken care of."""
+"""The `charedge` program. Only `sys` and `signal` are imported before Ctrl-C and SIGTERM are handled."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ def main() -> None:
     """Run the command line and exit: 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C, 143 for SIGTERM."""
     try:
         signal.signal(signal.SIGTERM, _terminate)
+        from .streams import prepare_streams
+
+        prepare_streams()  # before anything else is opened
         from .cli import run
 
         status = run(sys.argv[1:])

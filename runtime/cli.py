@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import sys
 import time
@@ -19,10 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from .bundled import NAMES, find_model
+from .bundled import DEFAULT, NAMES, find_model
 from .errors import CharedgeError, InvalidOption
 from .interrupts import Interrupted, deferred_interrupts
-from .text import read_chunks
+from .streams import STDOUT, drop, to_json, write_error
+from .text import read_chunks, split_lines
 
 if TYPE_CHECKING:
     from .generator import Generator
@@ -35,6 +34,10 @@ WORKSTATION_COMMANDS = {
     "demo": "charedge.converter.cli",
 }
 SAMPLE_SEPARATOR = "----"
+ClickException: Any = typer.BadParameter.__mro__[2]
+"""A wrong option or argument; depending on its version, Typer takes the class from Click or has one of its own."""
+MAX_SAMPLES = 10_000
+MAX_CHARACTERS = 10_000_000  # of a benchmark, which keeps the time of each
 TOLD_CHARACTERS, TOLD_SECONDS = 10_000, 10.0
 
 
@@ -61,7 +64,7 @@ class Commands(TyperGroup):
             say(error)
             raise typer.Exit(1) from None
         except BrokenPipeError:
-            _drop_stdout()
+            drop(sys.stdout)
             raise typer.Exit(0) from None
         except KeyboardInterrupt as interrupt:  # from Ctrl-C, or from `__main__.Terminated`
             raise typer.Exit(getattr(interrupt, "status", 130)) from None
@@ -69,8 +72,7 @@ class Commands(TyperGroup):
             say("the memory of this machine is not enough: give less text or fewer --samples.")
             raise typer.Exit(1) from None
         except OSError as error:
-            say(f"{error.filename or 'the system'}: {error.strerror or error}.")
-            raise typer.Exit(1) from None
+            raise typer.Exit(_say_system_error(error)) from None
 
 
 PLAIN: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
@@ -92,28 +94,50 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         The exit status. A closed pipe ends quietly, as if all had been read.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: a file's name may be no UTF-8
+    status = _run(arguments)
     try:
-        app(list(arguments), prog_name="charedge")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop(sys.stdout)
+    except OSError as error:
+        return _say_system_error(error)
+    return status
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Run the command line; some of the output may wait to be written."""
+    if any("\0" in argument for argument in arguments):
+        say("an argument has a zero byte: leave it out.")
+        return 2
+    try:
+        return app(list(arguments), prog_name="charedge", standalone_mode=False) or 0
+    except ClickException as error:
+        if arguments:
+            command = error.ctx.command_path if error.ctx else "charedge"
+            say(f"{error.format_message().rstrip('.')}: run `{command} --help` for the options.")
+        else:
+            write_error(error.format_message())  # the help
+        return error.exit_code
     except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 1
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            _drop_stdout()
-        return status
-    return 0
+        return end.code if isinstance(end.code, int) else 1
+    except OSError as error:  # the help cannot be written
+        return _say_system_error(error)
 
 
-def _drop_stdout() -> None:
-    """Let the interpreter's last flush go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _say_system_error(error: OSError) -> int:
+    """Say what the system could not do, and return the exit status."""
+    reason = error.strerror or error
+    if error.filename == STDOUT:
+        drop(sys.stdout)
+        say(f"stdout cannot be written ({reason}): send it to a file or a program that takes it.")
+    else:
+        say(f"{error.filename or 'the system'}: {reason}.")
+    return 1
 
 
 def say(message: object) -> None:
     """One line on stderr, where everything goes that is not the result."""
-    print(f"charedge: {message}", file=sys.stderr, flush=True)
+    write_error(f"charedge: {message}".replace("\n", "\\n"))
 
 
 def require_tensorflow(command: str, extra: str) -> None:
@@ -140,7 +164,7 @@ def require_tensorflow(command: str, extra: str) -> None:
 
 
 def print_json(fields: dict[str, Any]) -> None:
-    print(json.dumps(fields, ensure_ascii=False, indent=2))
+    print(to_json(fields, indent=2))
 
 
 def _version(wanted: bool) -> None:
@@ -169,7 +193,7 @@ MODEL = Annotated[
         show_default=False,
     ),
 ]
-THREADS = Annotated[int, typer.Option("--threads", help="Threads of the interpreter.")]
+THREADS = Annotated[int, typer.Option("--threads", help="Threads of the interpreter, at most 128.")]
 INTERPRETER = Annotated[
     str | None,
     typer.Option("--interpreter", metavar="NAME", help="ai-edge-litert or tflite-runtime.  [default: the first that fits]"),
@@ -180,7 +204,7 @@ STRICT = Annotated[bool, typer.Option("--strict", help="Refuse characters that t
 
 @app.command()
 def generate(
-    model: MODEL = Path(NAMES[0]),
+    model: MODEL = DEFAULT,
     prompt: Annotated[str | None, typer.Option(help=r"The text to continue; \n, \t and \uXXXX are understood.")] = None,
     prompt_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Read the prompt from a file, or - for stdin.")] = None,
     length: Annotated[int, typer.Option(help="How many characters to write at most.")] = 500,
@@ -206,8 +230,8 @@ def generate(
     """Write text, character by character."""
     from .generator import Generator
 
-    if samples < 1:
-        raise InvalidOption(f"--samples {samples} must be at least 1.")
+    if not 1 <= samples <= MAX_SAMPLES:
+        raise InvalidOption(f"--samples {samples} must be from 1 to {MAX_SAMPLES:,}.")
     if session is not None and samples > 1:
         raise InvalidOption("--session keeps one text: leave out --samples.")
     if prompt_file is not None and (prompt is not None or samples > 1):
@@ -228,7 +252,6 @@ def generate(
     }
     text = _unescape("--prompt", prompt or "")
     generator = Generator.load(model, threads, interpreter)
-    _prepare_stdout()
     write = _writer()
     echo = _nothing if as_json or no_echo else write
     start = time.perf_counter()
@@ -270,6 +293,10 @@ def _unescape(option: str, text: str) -> str:
     from .vocabulary import unescape
 
     try:
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8")  # in a locale without UTF-8 Python leaves it undecoded
+    except UnicodeError:
+        raise InvalidOption(f"{option} is not UTF-8 text: use a terminal with UTF-8, or escapes such as \\u00E9.") from None
+    try:
         return unescape(text)
     except ValueError as error:
         raise InvalidOption(f"{option} cannot be read: {error}.") from None
@@ -299,24 +326,14 @@ def _echoing(chunks: Iterator[str], echo: Callable[[str], object]) -> Iterator[s
         yield chunk
 
 
-def _prepare_stdout() -> None:
-    """A pipe or a file gets UTF-8 in every locale; a terminal keeps its encoding and shows what it can."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        if sys.stdout.isatty():
-            sys.stdout.reconfigure(errors="replace", newline="\n")
-        else:
-            sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline="\n")
-
-
 def _writer() -> Callable[[str], object]:
-    """What writes text to stdout: at once and without control characters on a terminal, by the block and as it is elsewhere."""
+    """The function that writes text to stdout: at once on a terminal, by the block elsewhere."""
     write, flush = sys.stdout.write, sys.stdout.flush
     if not sys.stdout.isatty():
         return write
-    from .vocabulary import harmless
 
     def write_at_once(text: str) -> None:
-        write(harmless(text))
+        write(text)
         flush()
 
     return write_at_once
@@ -356,7 +373,6 @@ def info(model: MODEL, as_json: JSON = False) -> None:
         *(("training", f"{key.replace('_', ' ')}: {_plain(value)}") for key, value in manifest.training.items()),
         ("vocabulary", "".join(package.vocabulary.to_bytes().decode().split("\n")[1:81])),
     ]
-    _prepare_stdout()
     for label, value in rows:
         print(f"{label:<12} {value}")
 
@@ -416,7 +432,6 @@ def score(
     from .generator import Generator
 
     generator = Generator.load(model, threads, interpreter)
-    _prepare_stdout()
     if lines:
         _score_lines(generator, file, strict, as_json)
         return
@@ -449,7 +464,7 @@ def _score_lines(generator: Generator, file: Path, strict: bool, as_json: bool) 
     """A line of output for each line of the file: nats/character, a tab, the line; or a JSON object."""
     from .scoring import TooShort
 
-    for number, line in enumerate(_lines(read_chunks(file)), start=1):
+    for number, line in enumerate(split_lines(read_chunks(file)), start=1):
         try:
             result = generator.score(line, strict)
         except TooShort:
@@ -458,19 +473,9 @@ def _score_lines(generator: Generator, file: Path, strict: bool, as_json: bool) 
             raise CharedgeError(f"line {number} of {file}: {error}") from None
         if as_json:
             fields = asdict(result) if result else {"nats_per_character": None}
-            print(json.dumps({"line": number, **fields, "text": line}, ensure_ascii=False))
+            print(to_json({"line": number, **fields, "text": line}))
         else:
             print(f"{result.nats_per_character:.4f}" if result else "-", line, sep="\t")
-
-
-def _lines(chunks: Iterator[str]) -> Iterator[str]:
-    """The lines of a text that comes in pieces, without their ends."""
-    waiting = ""
-    for chunk in chunks:
-        *whole, waiting = (waiting + chunk).split("\n")
-        yield from (line.removesuffix("\r") for line in whole)
-    if waiting:
-        yield waiting
 
 
 @app.command()
@@ -481,8 +486,8 @@ def bench(
     as_json: JSON = False,
 ) -> None:
     """Measure how fast a model file runs on this machine."""
-    if characters < 1:
-        raise InvalidOption(f"--characters {characters} must be at least 1.")
+    if not 1 <= characters <= MAX_CHARACTERS:
+        raise InvalidOption(f"--characters {characters} must be from 1 to {MAX_CHARACTERS:,}.")
     from .benchmark import run_benchmark
 
     result = run_benchmark(model, characters, interpreter)

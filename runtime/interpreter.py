@@ -21,6 +21,9 @@ from .wheels import advice
 MODULES = {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}
 """The interpreters by distribution name, the preferred one first."""
 
+MAX_THREADS = 128
+"""LiteRT crashes if the system gives it fewer threads than it asks for: on 32-bit systems the stacks of 400 have no room."""
+
 INT4 = "int4"  # the quantisation that only XNNPACK's kernels are good for
 INT4_TILE = 5  # rows: fewer are faster one by one
 
@@ -104,11 +107,11 @@ class Step:
         """Load the flatbuffer into an interpreter.
 
         Raises:
-            InvalidOption: `threads` is not positive.
+            InvalidOption: `threads` is not from 1 to `MAX_THREADS`.
             CharedgeError: no fitting interpreter is installed, or it does not take the file.
         """
-        if threads < 1:
-            raise InvalidOption(f"--threads {threads} must be at least 1.")
+        if not 1 <= threads <= MAX_THREADS:
+            raise InvalidOption(f"--threads {threads} must be from 1 to {MAX_THREADS}.")
         self.interpreter = choose_interpreter(package, interpreter)
         self.vocabulary_size = package.manifest.vocabulary_size
         self.state_size = package.manifest.state_size

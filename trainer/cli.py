@@ -163,6 +163,7 @@ def train(
     """Train a character model on text."""
     given = {name: value for name, value in ctx.params.items() if "COMMANDLINE" in str(ctx.get_parameter_source(name))}
     _check_options(given)
+    require_utf8(output)
     read_cluster()
     if resume and overwrite:
         raise InvalidOption("--resume and --overwrite cannot both be given: choose one.")
@@ -436,6 +437,7 @@ def finetune(
     _check(quantization_aware in QUANTIZATIONS, "--quantization-aware", quantization_aware, f"one of {', '.join(QUANTIZATIONS)}")
     rates = {} if learning_rate is None else {"learning_rate": learning_rate}
     _check_options({"epochs": epochs, "checkpoint_minutes": checkpoint_minutes, "worker_timeout": worker_timeout, **rates})
+    require_utf8(output)
     read_cluster()
     _check_recordable({"RUN": [run], "CORPUS": corpus or (), "--output": [output]})
     finished, tuned = Run(run), Run(output)
@@ -611,6 +613,17 @@ def _say_result(run: Run, model: str, history: list[Any]) -> None:
         f"validation {nats:.4f} nats ({to_bits(nats):.4f} bits)/character"
     )
     print(f"next: charedge convert {run.path} --output {run.path.name}.tflite")
+
+
+def require_utf8(output: Path) -> None:
+    """
+    Raises:
+        CharedgeError: TensorFlow cannot write to a path with this name.
+    """
+    try:
+        str(output.absolute()).encode()
+    except UnicodeEncodeError:
+        raise CharedgeError(f"--output {output} is not UTF-8, which TensorFlow needs: give another path.") from None
 
 
 def _check_new(run: Run, overwrite: bool) -> None:

@@ -122,6 +122,8 @@ def find_sources(names: Sequence[str]) -> list[Source]:
 
 def _find(name: str) -> list[Source]:
     """What exists on disk goes before a name."""
+    if not name:
+        raise CharedgeError(f"CORPUS is an empty string: give a path, or one of {', '.join(NAMED)}.")
     path = Path(name)
     if path.is_dir():
         files = _files_in(path)
@@ -153,8 +155,11 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def cache_folder() -> Path:
-    """Where downloads and encoded corpora are kept; it may not exist yet."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "charedge"
+    """The folder of downloads and encoded corpora. It may not exist yet, and cannot be made for a user without a home folder."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "charedge"
+    except RuntimeError:  # no HOME, and no entry in the system's list of users
+        return Path(os.devnull) / "charedge"
 
 
 def _python_docs() -> bytes:

@@ -293,6 +293,18 @@ def test_without_a_cache_a_medium_corpus_is_kept_in_memory_and_a_large_one_refus
         encode_corpus([path], "NFC")
 
 
+def test_a_user_without_a_home_folder_has_no_cache(write, cached, monkeypatch):
+    """As in a container that runs with the number of a user that its system does not know."""
+
+    def unknown(user):
+        raise KeyError(user)
+
+    for name in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    check(encode_corpus([write("hello world")], "NFC"), "hello world")
+
+
 def test_a_full_disk_leaves_nothing_behind(write, cached, cache, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
