@@ -22,7 +22,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     for leftover in leftovers(path.parent, f".{glob.escape(path.name)}.*"):
         with suppress(OSError):  # another user's, or no file at all: it is in nobody's way
             leftover.unlink()
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = partial_path(path)
     try:
         with partial.open("wb") as file:
             file.write(data)
@@ -33,6 +33,11 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def partial_path(path: Path) -> Path:
+    """Where this process writes a file before it has its name."""
+    return path.with_name(f".{path.name}.{os.getpid()}")
 
 
 def _sync_folder(folder: Path) -> None:
