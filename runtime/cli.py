@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from collections.abc import Generator as Pieces
+from contextlib import nullcontext
 from dataclasses import asdict
 from importlib import import_module
 from importlib.util import find_spec
@@ -19,12 +21,13 @@ from typer.core import TyperGroup
 
 from .bundled import DEFAULT, NAMES, find_model
 from .errors import CharedgeError, InvalidOption
-from .interrupts import Interrupted, deferred_interrupts
+from .interrupts import HANGUP, Interrupted, deferred_interrupts
 from .streams import STDOUT, drop, to_json, write_error
 from .text import read_chunks, split_lines
 
 if TYPE_CHECKING:
     from .generator import Generator
+    from .saved_text import SavedText
 
 WORKSTATION_COMMANDS = {
     "train": "charedge.trainer.cli",
@@ -218,7 +221,7 @@ def generate(
     logit_bias: Annotated[list[str] | None, typer.Option(metavar="C=VALUE", help="Add to a character's logit; repeatable.")] = None,
     stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End before this text; repeatable.")] = None,
     pattern: Annotated[str | None, typer.Option(metavar="REGEX", help="Write text that matches a regular expression.")] = None,
-    session: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep in a file where the text stands, and go on.")] = None,
+    session: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the text's state in FILE, and resume from it.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.  [default: another each time]")] = None,
     samples: Annotated[int, typer.Option(help=f"How many texts to write, separated by a line {SAMPLE_SEPARATOR}.")] = 1,
     no_echo: Annotated[bool, typer.Option("--no-echo", help="Leave the prompt out of the output.")] = False,
@@ -255,38 +258,78 @@ def generate(
     write = _writer()
     echo = _nothing if as_json or no_echo else write
     start = time.perf_counter()
+
+    def finish(texts: Sequence[str]) -> None:
+        if as_json:
+            characters, seconds = sum(map(len, texts)), time.perf_counter() - start
+            fields = {"texts": texts, "characters": characters, "characters_per_second": round(characters / seconds, 1)}
+            print_json({"prompt": text, **fields, "seed": seed, "interpreter": generator.interpreter})
+        elif sys.stdout.isatty():
+            write("\n")
+
     if samples > 1:
         texts = generator.generate_batch([text] * samples, length, **options)
         if not as_json:
             write(f"\n{SAMPLE_SEPARATOR}\n".join(("" if no_echo else text) + written for written in texts))
-    else:
-        source = text if prompt_file is None else _echoing(read_chunks(prompt_file), echo)
-        pieces = generator.stream(source, length, session=session, **options)
+        finish(texts)
+        return
+    source = text if prompt_file is None else _echoing(read_chunks(prompt_file), echo)
+    with nullcontext() if session is None else generator.in_session(session, source, length, **options) as saved:
+        pieces = generator.stream(source, length, **options) if saved is None else iter(saved)
         if prompt_file is None:
             echo(text)
         collected: list[str] = []
-        take = collected.append if as_json else write
-        for piece in _until_interrupted(pieces):
-            take(piece)
-        texts = ["".join(collected)]
-    if as_json:
-        characters, seconds = sum(map(len, texts)), time.perf_counter() - start
-        fields = {"texts": texts, "characters": characters, "characters_per_second": round(characters / seconds, 1)}
-        print_json({"prompt": text, **fields, "seed": seed, "interpreter": generator.interpreter})
-    elif sys.stdout.isatty():
-        write("\n")
+        _write_pieces(pieces, collected.append if as_json else write, None if as_json else saved)
+        finish(["".join(collected)])
+        if saved is not None:
+            _hand_over(saved)
 
 
-def _until_interrupted(pieces: Pieces[str, None, None]) -> Iterator[str]:
-    """The pieces, up to Ctrl-C or SIGTERM, which once there is a first piece end the text between two of them."""
+def _write_pieces(pieces: Iterator[str], take: Callable[[str], object], saved: SavedText | None) -> None:
+    """Pass pieces on. Ctrl-C, SIGTERM and SIGHUP end the text between two of them, once there is a first one.
+
+    Args:
+        pieces: a text.
+        take: writes a piece.
+        saved: the text's session, which is saved now and then and in the end, if it is to cover what `take` got.
+    """
+    at_once = sys.stdout.isatty()  # where `take` hands over itself
     piece = next(pieces, None)
     with deferred_interrupts() as request:
-        while piece is not None:
-            yield piece
-            if request.number is not None:
-                pieces.close()  # saves the session, if there is one
-                raise Interrupted(request.number)
-            piece = next(pieces, None)
+        try:
+            while piece is not None:
+                take(piece)
+                if saved is not None:
+                    if at_once:
+                        saved.handed_over()
+                    if saved.due or request.number is not None:
+                        _hand_over(saved)
+                if request.number is not None:
+                    raise Interrupted(request.number)
+                piece = next(pieces, None)
+            if saved is not None:
+                _hand_over(saved)
+        except OSError as error:
+            closed = at_once and error.errno == errno.EIO  # a terminal, whose signal may be still to come
+            number = HANGUP if closed and request.number is None else request.number
+            if number is None:
+                raise
+            drop(sys.stdout)
+            raise Interrupted(number) from None
+
+
+def _hand_over(saved: SavedText) -> None:
+    """Let what was written reach its reader, or the disk where stdout is a file; then save the session."""
+    sys.stdout.flush()
+    try:
+        descriptor = sys.stdout.fileno()
+    except OSError:  # stdout was replaced by an object without a file
+        pass
+    else:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.fsync(descriptor)
+    saved.handed_over()
+    saved.save()
 
 
 def _unescape(option: str, text: str) -> str:

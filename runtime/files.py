@@ -72,6 +72,20 @@ def partial_folder(parent: Path) -> Iterator[Path]:
             os.close(descriptor)
 
 
+def check_room(folder: Path, size: int) -> None:
+    """Write a file of some bytes into a folder, and remove it again.
+
+    Raises:
+        OSError: the folder cannot be written, or has no room for it.
+    """
+    partial, file = _create(folder)
+    try:
+        with file:
+            file.write(bytes(size))
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def clear_leftovers(folder: Path) -> None:
     """Remove what killed processes were writing in a folder: files and folders with a `PARTIAL` name that nobody holds locked.
 

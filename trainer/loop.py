@@ -255,7 +255,7 @@ class Training:
 
         Raises:
             CharedgeError: a gradient is wrong on this hardware; the loss is NaN or infinite; or another worker is gone.
-            Interrupted: SIGINT or SIGTERM came; a checkpoint was saved after the step under way.
+            Interrupted: SIGINT, SIGTERM or SIGHUP came; a checkpoint was saved after the step under way.
         """
         with progress, deferred_interrupts() as request, deterministic(not self.hardware.gpus):
             try:
