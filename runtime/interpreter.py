@@ -8,7 +8,7 @@ import re
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -265,4 +265,5 @@ def quiet_stderr() -> Iterator[None]:
             held.seek(0)
             rest = CHATTER.sub(b"", held.read())
             if rest:
-                os.write(2, rest)
+                with suppress(OSError):  # a full disk, or a closed pipe
+                    os.write(2, rest)

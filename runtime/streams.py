@@ -10,7 +10,7 @@ import sys
 from contextlib import suppress
 from typing import Any, TextIO
 
-STDOUT = "stdout"
+STDOUT = "<stdout>"  # the file that errors of stdout name
 HARMFUL = re.compile(
     "[\0-\x08\x0b-\x1f\x7f-\x9f"  # controls but newline and tab: a terminal obeys them
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional controls: text is read in another order than it is shown
