@@ -15,6 +15,7 @@ from ..runtime.cli import JSON, PLAIN, print_json, require_tensorflow, say
 from ..runtime.errors import CharedgeError, InvalidOption
 from ..runtime.files import write_atomically
 from ..trainer.cli import RUN
+from ..trainer.outputs import require_outside
 from ..trainer.run import Run
 
 if TYPE_CHECKING:
@@ -77,7 +78,10 @@ def convert(
     if all_into is not None and name is not None and Path(name).name != name:
         raise InvalidOption(f"--name {name} must be good for a file's name with --all: leave out the folder.")
     if output is not None:
+        require_outside("--output", output, Run(run))
         _check_output(output, format)
+    if all_into is not None:
+        require_outside("--all", all_into, Run(run))
     require_tensorflow("convert", "convert")
     from .quantization import PROFILES
 
@@ -85,6 +89,8 @@ def convert(
         raise InvalidOption(f"--quantization {quantization} is unknown: choose {', '.join(PROFILES)}.")
     if format == "saved-model":
         assert output is not None
+        if output.resolve() in run.resolve().parents:  # it would be replaced as a whole
+            raise InvalidOption(f"--output {output} contains the run {run}, which is read: choose another folder.")
         _write_saved_model(Run(run), output, fit_temperature, as_json)
         return
     from .pipeline import convert_run
