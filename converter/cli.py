@@ -16,6 +16,7 @@ from ..runtime.errors import CharedgeError, InvalidOption
 from ..runtime.files import write_atomically
 from ..runtime.streams import harmless
 from ..trainer.cli import RUN, require_utf8
+from ..trainer.outputs import require_outside
 from ..trainer.run import Run
 
 if TYPE_CHECKING:
@@ -78,7 +79,10 @@ def convert(
     if all_into is not None and name is not None and Path(name).name != name:
         raise InvalidOption(f"--name {name} must be good for a file's name with --all: leave out the folder.")
     if output is not None:
+        require_outside("--output", output, Run(run))
         _check_output(output, format)
+    if all_into is not None:
+        require_outside("--all", all_into, Run(run))
     require_tensorflow("convert", "convert")
     from .quantization import PROFILES
 
@@ -86,6 +90,8 @@ def convert(
         raise InvalidOption(f"--quantization {quantization} is unknown: choose {', '.join(PROFILES)}.")
     if format == "saved-model":
         assert output is not None
+        if output.resolve() in run.resolve().parents:  # it would be replaced as a whole
+            raise InvalidOption(f"--output {output} contains the run {run}, which is read: choose another folder.")
         _write_saved_model(Run(run), output, fit_temperature, as_json)
         return
     from .pipeline import convert_run

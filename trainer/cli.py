@@ -27,9 +27,10 @@ from .cluster import is_chief, read_cluster, workers
 from .encoding import Encoded, encode_corpus
 from .lock import locked
 from .memory import require_memory
+from .outputs import require_inputs_kept
 from .presets import DEFAULT, PRESETS
 from .rendezvous import wait_for_workers
-from .run import BFLOAT16, CALIBRATION_CHARACTERS, MAX_HELD_OUT_CHARACTERS, Config, Run
+from .run import BFLOAT16, CALIBRATION_CHARACTERS, MAX_HELD_OUT_CHARACTERS, RUN_FILES, Config, Run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,16 +74,6 @@ RESUMABLE = {
 FINETUNE_RATE = {"none": 1 / 3, "cosine": 1 / 100}
 """Of the highest learning rate: where it has fallen to 0, more would lose what that gained."""
 SHAPE = ("cell", "layers", "units", "embedding_dim")
-RUN_FILES = (
-    "model.keras",
-    "history.csv",
-    "curves.png",
-    "events.out.tfevents.*",
-    "vocabulary.txt",
-    "held_out.txt",
-    "calibration.txt",
-    "config.json",
-)
 
 RUN = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by `charedge train`.", show_default=False)]
 OUTPUT = Annotated[Path, typer.Option(metavar="RUN", help="The folder for the run.")]
@@ -202,6 +193,7 @@ def train(
         values.update(_shape_of(Run(init_from), given))
     if "teacher_weight" in given and not teacher:
         raise InvalidOption(f"--teacher-weight {teacher_weight:g} needs a --teacher: give one, or leave it out.")
+    require_inputs_kept(run, json_log, [] if vocabulary is None else [vocabulary], [])
     fixed = None if vocabulary is None else Vocabulary.parse(read_bytes(vocabulary), str(vocabulary))
     encoded = _encode(corpus, values["normalization"], fixed, values["min_count"])
     if vocabulary is not None:
@@ -495,6 +487,8 @@ def _train(
         overwrite: whether a run in the folder is replaced.
     """
     vocabulary, ids = encoded.vocabulary, encoded.ids
+    read = [*([first] if first else []), *(Run(Path(path)) for path in config.teachers)]
+    require_inputs_kept(run, json_log, map(Path, encoded.files), read)
     boundary = int(len(ids) * (1 - config.validation_split))
     if len(ids) - boundary < 2:
         raise CharedgeError(

@@ -21,6 +21,17 @@ GATES: dict[Cell, int] = {"gru": 3, "lstm": 4}
 MAX_HELD_OUT_CHARACTERS = 1_000_000
 CALIBRATION_CHARACTERS = 32_000
 BFLOAT16 = "mixed_bfloat16"
+RUN_FILES = (
+    "model.keras",
+    "history.csv",
+    "curves.png",
+    "events.out.tfevents.*",
+    "vocabulary.txt",
+    "held_out.txt",
+    "calibration.txt",
+    "config.json",
+)
+"""What a training writes into its folder, beside `checkpoints/` and its lock."""
 
 Check = Callable[[Any], bool]
 
