@@ -82,7 +82,7 @@ fuzz: .venv/installed
 kills: .venv/installed
 	$(BIN)/python tests/kills.py --kills 20 --seed $(or $(SEED),1)
 
-# Two hundred times kill -9 in the middle of saving a session.
+# Two hundred times kill -9 in the middle of saving a session, of the service's program and of `charedge generate`.
 power-cuts: .venv/installed
 	$(BIN)/python tests/power_cuts.py --cuts 200 --seed $(or $(SEED),1)
 

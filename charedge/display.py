@@ -6,7 +6,6 @@ import json
 import math
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import os
 import re
-import sys
-import warnings
-from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
-
-from .console import PLAIN, say
-from .runtime.errors import CharedgeError, InvalidOption
 
 COMMANDS = {
     "train": "trainer",

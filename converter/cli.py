@@ -14,7 +14,9 @@ import typer
 from ..runtime.cli import JSON, PLAIN, print_json, require_tensorflow, say
 from ..runtime.errors import CharedgeError, InvalidOption
 from ..runtime.files import write_atomically
-from ..trainer.cli import RUN
+from ..runtime.streams import harmless
+from ..trainer.cli import RUN, require_utf8
+from ..trainer.outputs import require_outside
 from ..trainer.run import Run
 
 if TYPE_CHECKING:
@@ -77,7 +79,10 @@ def convert(
     if all_into is not None and name is not None and Path(name).name != name:
         raise InvalidOption(f"--name {name} must be good for a file's name with --all: leave out the folder.")
     if output is not None:
+        require_outside("--output", output, Run(run))
         _check_output(output, format)
+    if all_into is not None:
+        require_outside("--all", all_into, Run(run))
     require_tensorflow("convert", "convert")
     from .quantization import PROFILES
 
@@ -85,6 +90,8 @@ def convert(
         raise InvalidOption(f"--quantization {quantization} is unknown: choose {', '.join(PROFILES)}.")
     if format == "saved-model":
         assert output is not None
+        if output.resolve() in run.resolve().parents:  # it would be replaced as a whole
+            raise InvalidOption(f"--output {output} contains the run {run}, which is read: choose another folder.")
         _write_saved_model(Run(run), output, fit_temperature, as_json)
         return
     from .convert import convert_run
@@ -142,7 +149,7 @@ def _write_all(results: list[Built], folder: Path, name: str, tolerance: float |
         fine.append((result, path))
     comparison = json.dumps({"files": [fields(result, path) for result, path in fine]}, indent=2)
     _write("--all", folder / f"{name}-comparison.json", f"{comparison}\n".encode())
-    picture = draw_comparison(results, f"{name}: quality against size")
+    picture = draw_comparison(results, f"{harmless(name)}: quality against size")
     _write("--all", folder / f"{name}-comparison.png", picture)
     if errors:
         raise CharedgeError(" ".join(map(str, errors)))
@@ -191,6 +198,8 @@ def _check_output(output: Path, format: str) -> None:
     Raises:
         CharedgeError: nothing could be written there, which is better known before the work than after it.
     """
+    if format == "saved-model":
+        require_utf8(output)
     if format == "tflite" and output.is_dir():
         raise CharedgeError(f"--output {output} is a folder: give the name of a .tflite file.")
     if output.exists() and not (output.is_file() or output.is_dir()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import time
@@ -44,7 +43,7 @@ def run_demo(folder: Path) -> None:
         line = _shown(arguments)
         print(f"\n$ {line}", flush=True)
         status = _run([sys.executable, "-m", "charedge.runtime", *arguments])
-        if status in (130, 143):
+        if status in (129, 130, 143):
             raise SystemExit(status)
         if status:
             raise CharedgeError(f"the demo stopped because `{line}` ended with status {status}: see the line above.")
@@ -61,13 +60,13 @@ def run_demo(folder: Path) -> None:
 
 
 def _run(command: list[str]) -> int:
-    """Run a command in a session of its own, and pass Ctrl-C and SIGTERM on to it, so that it can end in its own way."""
+    """Run a command in a session of its own, and pass Ctrl-C, SIGTERM and SIGHUP on to it, so that it can save what it has to."""
     with subprocess.Popen(command, start_new_session=True) as child:
         while True:
             try:
                 return child.wait()
             except KeyboardInterrupt as interrupt:
-                child.send_signal(signal.SIGTERM if getattr(interrupt, "status", 130) == 143 else signal.SIGINT)
+                child.send_signal(getattr(interrupt, "status", 130) - 128)
 
 
 def _shown(arguments: list[str]) -> str:

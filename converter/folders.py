@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import glob
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..runtime.files import leftovers
+from ..runtime.files import partial_folder
 
 MAIN_FILE = "saved_model.pb"
-PARTS = {MAIN_FILE, "fingerprint.pb", "variables", "assets"}
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux' renameat2
 
 
@@ -25,25 +22,18 @@ def is_saved_model(folder: Path) -> bool:
 def replacing(place: Path) -> Iterator[Path]:
     """A new folder beside a place, which takes the place in the end, and is gone if anything fails before.
 
-    A SavedModel in the place is there until then, and deleted after. What a process that was killed left beside it is cleared.
+    A SavedModel in the place is there until then, and deleted after. What killed processes left beside it is removed.
 
     Raises:
         OSError: nothing can be written there; what is in the place stays.
     """
-    partial = place.with_name(f".{place.name}.{os.getpid()}")
-    for leftover in (*leftovers(place.parent, f".{glob.escape(place.name)}.*"), partial):  # a container's processes share a number
-        if leftover.is_dir() and {path.name for path in leftover.iterdir()} <= PARTS:
-            shutil.rmtree(leftover)
-    try:
-        partial.mkdir()
+    with partial_folder(place.parent) as partial:
         yield partial
         _sync(partial)
         if is_saved_model(place):
             _exchange(partial, place)
         else:
             partial.rename(place)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _sync(folder: Path) -> None:

@@ -1,68 +1,110 @@
-"""The one temperature that a run's logits are divided by so that they predict its held-out text best.
+"""The one temperature that a run's logits are divided by so that they predict text that was not trained on best.
 
-A network that has learnt its text by heart is too sure of itself on any other (Guo et al. 2017, "On Calibration of Modern Neural
-Networks", section 4.2). One number mends most of it, and lies in the weights of the last layer afterwards.
+A network that has learnt its text by heart is too confident on any other (Guo et al. 2017, "On Calibration of Modern Neural
+Networks", section 4.2). One number corrects most of that, and lies in the weights of the last layer afterwards.
+
+The loss is measured at a few temperatures while the held-out text is read once; as it is a smooth function of the temperature's
+logarithm, the polynomial through them, at Chebyshev's points, gives it at any other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+
 import keras
 import numpy as np
-import tensorflow as tf
+from numpy.polynomial import Chebyshev
+from numpy.polynomial.chebyshev import chebpts1
 
 from ..runtime.cli import say
 from ..runtime.errors import CharedgeError
-from ..runtime.scoring import log_softmax, nats_of
-from ..trainer.logits import compile_reader, state_size_of, stream_chunks
-from ..trainer.model import CPU, LOGITS
+from ..trainer.bars import Bars
+from ..trainer.logits import read_text
+from ..trainer.model import LOGITS
 from ..trainer.run import Run
 
-FITTED_CHARACTERS, STREAMS = 100_000, 16
-MOST_LOGITS = 10_000_000
-"""Fewer characters are read where a vocabulary is large."""
+MOST_LOGITS = 1_000_000_000
+"""Logits that are computed for a fit, which bounds its time: 1,000,000 characters of a vocabulary of 1,000, 50,000 of 20,000."""
 LARGEST = 4.0
-"""No temperature is further from 1 than this times."""
-ITERATIONS = 20
+"""The largest temperature; the smallest is 1 / LARGEST."""
+MEASURED = np.log(LARGEST) * chebpts1(17)
+"""Logarithms of the temperatures at which the loss is measured. Between them the polynomial is right to some 1e-5 nats."""
+CANDIDATES = np.log(LARGEST) * np.linspace(-1, 1, 2001)
+BLOCK = 1 << 16
+"""Logits whose loss is computed at once: they stay in the processor's cache."""
 
 
-def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
-    """The temperature T at which softmax(logits / T) gives the targets the least mean loss, by Newton's method in 1 / T.
+@dataclass(frozen=True)
+class Fit:
+    """A temperature, and what it does to the mean loss, in nats per character."""
 
-    The loss is convex in 1 / T: its derivative is the mean of the expected logit less the target's, its second one that of the
-    logits' variance.
+    temperature: float
+    """1.0 if none helps on text that it was not fitted on."""
+    before: float
+    after: float
+    """With the logits divided by the temperature that suits the whole text best."""
+    unseen: float
+    """With the logits of each half of the text divided by the temperature that suits the other half best."""
+
+
+def fit_temperature(parts: Iterable[np.ndarray], targets: np.ndarray) -> Fit:
+    """The temperature T at which softmax(logits / T) gives the targets of a text the least mean loss.
+
+    It must help in both directions: fitted on either half of the text, it must lower the loss of the other half.
 
     Args:
-        logits: float [n, V].
+        parts: float32 [any, V] each, n rows in all, in the order of the text.
         targets: int [n].
     """
-    scale, wanted = 1.0, logits[np.arange(len(targets)), targets].mean(dtype=np.float64)
-    for _ in range(ITERATIONS):
-        probabilities = np.exp(log_softmax(logits * np.float32(scale)))
-        mean = (probabilities * logits).sum(axis=1)
-        variance = (probabilities * logits**2).sum(axis=1) - mean**2
-        step = (mean.mean(dtype=np.float64) - wanted) / max(float(variance.mean(dtype=np.float64)), 1e-12)
-        scale = float(np.clip(scale - step, max(1 / LARGEST, scale / 2), min(LARGEST, scale * 2)))
-        if abs(step) < 1e-6:
-            break
-    return 1 / scale
+    half = len(targets) // 2
+    counts, sums, start = np.array([half, len(targets) - half]), np.zeros((2, len(MEASURED))), 0
+    for logits in parts:
+        rows = max(1, BLOCK // logits.shape[1])
+        for first in range(0, len(logits), rows):
+            block = logits[first : first + rows]
+            nats = nats_by_temperature(block, targets[start : start + len(block)])
+            in_first = max(0, half - start)
+            sums += nats[:in_first].sum(axis=0), nats[in_first:].sum(axis=0)
+            start += len(block)
+    losses = [_curve(loss) for loss in sums / np.maximum(counts, 1)[:, None]]
+    best = [CANDIDATES[np.argmin(loss(CANDIDATES))] for loss in losses]
+    whole = _curve(sums.sum(axis=0) / len(targets))
+    chosen = CANDIDATES[np.argmin(whole(CANDIDATES))]
+    crossed = np.array([losses[0](best[1]), losses[1](best[0])])
+    helps = all(crossed < [loss(0) for loss in losses])  # not if they are NaN
+    return Fit(
+        temperature=float(np.exp(chosen)) if helps else 1.0,
+        before=float(whole(0)),
+        after=float(whole(chosen)),
+        unseen=float(crossed @ counts / len(targets)),
+    )
 
 
-def read_logits(model: keras.Model, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What a model makes of a text, in streams side by side, each from a zero state: logits float32 [n, V] and targets int [n]."""
-    vocabulary_size = model.get_layer(LOGITS).units
-    ids = ids[: min(FITTED_CHARACTERS, MOST_LOGITS // vocabulary_size)]
-    streams = min(STREAMS, len(ids) - 1)
-    read, state = compile_reader(model, CPU), tf.zeros((streams, state_size_of(model)))
-    parts, targets = [], []
-    for chunk in stream_chunks(ids, streams):
-        logits, state = read(tf.constant(chunk[:, :-1]), state)
-        parts.append(logits.numpy())
-        targets.append(chunk[:, 1:])
-    return np.concatenate(parts, axis=1).reshape(-1, vocabulary_size), np.concatenate(targets, axis=1).reshape(-1)
+def nats_by_temperature(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The loss of each prediction at each of the measured temperatures.
+
+    Args:
+        logits: float32 [n, V].
+        targets: int [n].
+
+    Returns:
+        float64 [n, temperatures], in nats.
+    """
+    logits = logits - logits.max(axis=1, keepdims=True)  # the largest exponent is 0
+    wanted = logits[np.arange(len(targets)), targets].astype(np.float64)
+    scales = np.exp(-MEASURED)
+    return np.stack([np.log(np.exp(logits * np.float32(s)).sum(axis=1)) - s * wanted for s in scales], axis=1)
+
+
+def _curve(losses: np.ndarray) -> Chebyshev:
+    """The polynomial in the temperature's logarithm that goes through the measured losses."""
+    return Chebyshev.fit(MEASURED, losses, len(MEASURED) - 1, domain=[-np.log(LARGEST), np.log(LARGEST)])
 
 
 def divide_logits(model: keras.Model, temperature: float) -> None:
-    """Divide the last layer's weights, and so all that it puts out."""
+    """Divide the last layer's weights, and so its logits."""
     layer = model.get_layer(LOGITS)
     layer.set_weights([weight / temperature for weight in layer.get_weights()])
 
@@ -71,17 +113,23 @@ def calibrate(model: keras.Model, run: Run) -> float:
     """Fit the temperature on a run's held-out text, and divide the logits of its model by it.
 
     Returns:
-        The temperature.
+        The temperature; 1.0 if none helps, and then the model stays as it is.
 
     Raises:
         CharedgeError: the run has no held-out text.
     """
-    held_out = run.vocabulary().encode(run.held_out())
-    if len(held_out) < 2:
+    ids = run.vocabulary().encode(run.held_out())[: 1 + MOST_LOGITS // model.get_layer(LOGITS).units]
+    if len(ids) < 2:
         raise CharedgeError(f"{run.path} has no held-out text to fit a temperature on: copy the run folder again.")
-    logits, targets = read_logits(model, held_out)
-    temperature = fit_temperature(logits, targets)
-    divide_logits(model, temperature)
-    before, after = (nats_of(logits / t, targets).mean() for t in (1.0, temperature))
-    say(f"dividing the logits by {temperature:.3f}: {before:.4f} -> {after:.4f} nats over {len(targets):,} held-out characters")
-    return temperature
+    with Bars("characters") as bars:
+        fit = fit_temperature(read_text(model, ids, partial(bars.show, "fitting the temperature")), ids[1:])
+    over = f"over {len(ids) - 1:,} held-out characters"
+    if fit.temperature == 1:
+        say(f"not dividing the logits: fitted on half of the held-out text, no temperature helps on the other half, {over}")
+        return 1.0
+    divide_logits(model, fit.temperature)
+    say(
+        f"dividing the logits by {fit.temperature:.3f}: {fit.before:.4f} -> {fit.after:.4f} nats {over} "
+        f"({fit.unseen:.4f} on each half when fitted on the other)"
+    )
+    return fit.temperature

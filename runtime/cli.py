@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import json
+import errno
 import os
+import stat
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from collections.abc import Generator as Pieces
+from contextlib import nullcontext
 from dataclasses import asdict
 from importlib import import_module
 from importlib.util import find_spec
@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from .bundled import NAMES, find_model
+from .bundled import DEFAULT, NAMES, find_model
 from .errors import CharedgeError, InvalidOption
-from .interrupts import Interrupted, deferred_interrupts
-from .text import read_chunks
+from .interrupts import HANGUP, Interrupted, deferred_interrupts
+from .streams import STDOUT, drop, to_json, write_error
+from .text import read_chunks, split_lines
 
 if TYPE_CHECKING:
     from .generator import Generator
+    from .saved_text import SavedText
 
 WORKSTATION_COMMANDS = {
     "train": "charedge.trainer.cli",
@@ -35,6 +37,10 @@ WORKSTATION_COMMANDS = {
     "demo": "charedge.converter.cli",
 }
 SAMPLE_SEPARATOR = "----"
+ClickException: Any = typer.BadParameter.__mro__[2]
+"""A wrong option or argument; depending on its version, Typer takes the class from Click or has one of its own."""
+MAX_SAMPLES = 10_000
+MAX_CHARACTERS = 10_000_000  # of a benchmark, which keeps the time of each
 TOLD_CHARACTERS, TOLD_SECONDS = 10_000, 10.0
 
 
@@ -61,7 +67,7 @@ class Commands(TyperGroup):
             say(error)
             raise typer.Exit(1) from None
         except BrokenPipeError:
-            _drop_stdout()
+            drop(sys.stdout)
             raise typer.Exit(0) from None
         except KeyboardInterrupt as interrupt:  # from Ctrl-C, or from `__main__.Terminated`
             raise typer.Exit(getattr(interrupt, "status", 130)) from None
@@ -69,8 +75,7 @@ class Commands(TyperGroup):
             say("the memory of this machine is not enough: give less text or fewer --samples.")
             raise typer.Exit(1) from None
         except OSError as error:
-            say(f"{error.filename or 'the system'}: {error.strerror or error}.")
-            raise typer.Exit(1) from None
+            raise typer.Exit(_say_system_error(error)) from None
 
 
 PLAIN: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
@@ -92,28 +97,50 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         The exit status. A closed pipe ends quietly, as if all had been read.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: a file's name may be no UTF-8
+    status = _run(arguments)
     try:
-        app(list(arguments), prog_name="charedge")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop(sys.stdout)
+    except OSError as error:
+        return _say_system_error(error)
+    return status
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Run the command line; some of the output may wait to be written."""
+    if any("\0" in argument for argument in arguments):
+        say("an argument has a zero byte: leave it out.")
+        return 2
+    try:
+        return app(list(arguments), prog_name="charedge", standalone_mode=False) or 0
+    except ClickException as error:
+        if arguments:
+            command = error.ctx.command_path if error.ctx else "charedge"
+            say(f"{error.format_message().rstrip('.')}: run `{command} --help` for the options.")
+        else:
+            write_error(error.format_message())  # the help
+        return error.exit_code
     except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 1
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            _drop_stdout()
-        return status
-    return 0
+        return end.code if isinstance(end.code, int) else 1
+    except OSError as error:  # the help cannot be written
+        return _say_system_error(error)
 
 
-def _drop_stdout() -> None:
-    """Let the interpreter's last flush go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _say_system_error(error: OSError) -> int:
+    """Say what the system could not do, and return the exit status."""
+    reason = error.strerror or error
+    if error.filename == STDOUT:
+        drop(sys.stdout)
+        say(f"stdout cannot be written ({reason}): send it to a file or a program that takes it.")
+    else:
+        say(f"{error.filename or 'the system'}: {reason}.")
+    return 1
 
 
 def say(message: object) -> None:
     """One line on stderr, where everything goes that is not the result."""
-    print(f"charedge: {message}", file=sys.stderr, flush=True)
+    write_error(f"charedge: {message}".replace("\n", "\\n"))
 
 
 def require_tensorflow(command: str, extra: str) -> None:
@@ -127,14 +154,20 @@ def require_tensorflow(command: str, extra: str) -> None:
             f"`charedge {command}` needs TensorFlow, which a device does without: run `pip install 'charedge[{extra}]'`."
         )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its greetings would bury our own lines
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # also where the user's own programs run Keras on another one
     from .interpreter import quiet_stderr
 
     with quiet_stderr():
         import_module("tensorflow")
+        backend = import_module("keras").config.backend()
+    if backend != "tensorflow":  # a program that calls charedge has imported Keras before
+        raise CharedgeError(
+            f"`charedge {command}` needs Keras on TensorFlow, and this process runs it on {backend}: use a new one."
+        )
 
 
 def print_json(fields: dict[str, Any]) -> None:
-    print(json.dumps(fields, ensure_ascii=False, indent=2))
+    print(to_json(fields, indent=2))
 
 
 def _version(wanted: bool) -> None:
@@ -163,7 +196,7 @@ MODEL = Annotated[
         show_default=False,
     ),
 ]
-THREADS = Annotated[int, typer.Option("--threads", help="Threads of the interpreter.")]
+THREADS = Annotated[int, typer.Option("--threads", help="Threads of the interpreter, at most 128.")]
 INTERPRETER = Annotated[
     str | None,
     typer.Option("--interpreter", metavar="NAME", help="ai-edge-litert or tflite-runtime.  [default: the first that fits]"),
@@ -174,7 +207,7 @@ STRICT = Annotated[bool, typer.Option("--strict", help="Refuse characters that t
 
 @app.command()
 def generate(
-    model: MODEL = Path(NAMES[0]),
+    model: MODEL = DEFAULT,
     prompt: Annotated[str | None, typer.Option(help=r"The text to continue; \n, \t and \uXXXX are understood.")] = None,
     prompt_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Read the prompt from a file, or - for stdin.")] = None,
     length: Annotated[int, typer.Option(help="How many characters to write at most.")] = 500,
@@ -188,7 +221,7 @@ def generate(
     logit_bias: Annotated[list[str] | None, typer.Option(metavar="C=VALUE", help="Add to a character's logit; repeatable.")] = None,
     stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End before this text; repeatable.")] = None,
     pattern: Annotated[str | None, typer.Option(metavar="REGEX", help="Write text that matches a regular expression.")] = None,
-    session: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep in a file where the text stands, and go on.")] = None,
+    session: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the text's state in FILE, and resume from it.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.  [default: another each time]")] = None,
     samples: Annotated[int, typer.Option(help=f"How many texts to write, separated by a line {SAMPLE_SEPARATOR}.")] = 1,
     no_echo: Annotated[bool, typer.Option("--no-echo", help="Leave the prompt out of the output.")] = False,
@@ -200,8 +233,8 @@ def generate(
     """Write text, character by character."""
     from .generator import Generator
 
-    if samples < 1:
-        raise InvalidOption(f"--samples {samples} must be at least 1.")
+    if not 1 <= samples <= MAX_SAMPLES:
+        raise InvalidOption(f"--samples {samples} must be from 1 to {MAX_SAMPLES:,}.")
     if session is not None and samples > 1:
         raise InvalidOption("--session keeps one text: leave out --samples.")
     if prompt_file is not None and (prompt is not None or samples > 1):
@@ -214,7 +247,7 @@ def generate(
         "repetition_penalty": repetition_penalty,
         "repetition_window": repetition_window,
         "banned": _unescape("--ban", ban),
-        "logit_bias": dict(_bias(entry) for entry in logit_bias or []),
+        "logit_bias": _biases(logit_bias or []),
         "stop": [_unescape("--stop", text) for text in stop or []],
         "pattern": pattern,
         "seed": seed,
@@ -222,51 +255,102 @@ def generate(
     }
     text = _unescape("--prompt", prompt or "")
     generator = Generator.load(model, threads, interpreter)
-    _prepare_stdout()
     write = _writer()
     echo = _nothing if as_json or no_echo else write
     start = time.perf_counter()
+
+    def finish(texts: Sequence[str]) -> None:
+        if as_json:
+            characters, seconds = sum(map(len, texts)), time.perf_counter() - start
+            fields = {"texts": texts, "characters": characters, "characters_per_second": round(characters / seconds, 1)}
+            print_json({"prompt": text, **fields, "seed": seed, "interpreter": generator.interpreter})
+        elif sys.stdout.isatty():
+            write("\n")
+
     if samples > 1:
         texts = generator.generate_batch([text] * samples, length, **options)
         if not as_json:
             write(f"\n{SAMPLE_SEPARATOR}\n".join(("" if no_echo else text) + written for written in texts))
-    else:
-        source = text if prompt_file is None else _echoing(read_chunks(prompt_file), echo)
-        pieces = generator.stream(source, length, session=session, **options)
+        finish(texts)
+        return
+    source = text if prompt_file is None else _echoing(read_chunks(prompt_file), echo)
+    with nullcontext() if session is None else generator.in_session(session, source, length, **options) as saved:
+        pieces = generator.stream(source, length, **options) if saved is None else iter(saved)
         if prompt_file is None:
             echo(text)
         collected: list[str] = []
-        take = collected.append if as_json else write
-        for piece in _until_interrupted(pieces):
-            take(piece)
-        texts = ["".join(collected)]
-    if as_json:
-        characters, seconds = sum(map(len, texts)), time.perf_counter() - start
-        fields = {"texts": texts, "characters": characters, "characters_per_second": round(characters / seconds, 1)}
-        print_json({"prompt": text, **fields, "seed": seed, "interpreter": generator.interpreter})
-    elif sys.stdout.isatty():
-        write("\n")
+        _write_pieces(pieces, collected.append if as_json else write, None if as_json else saved)
+        finish(["".join(collected)])
+        if saved is not None:
+            _hand_over(saved)
 
 
-def _until_interrupted(pieces: Pieces[str, None, None]) -> Iterator[str]:
-    """The pieces, up to Ctrl-C or SIGTERM, which once there is a first piece end the text between two of them."""
+def _write_pieces(pieces: Iterator[str], take: Callable[[str], object], saved: SavedText | None) -> None:
+    """Pass pieces on. Ctrl-C, SIGTERM and SIGHUP end the text between two of them, once there is a first one.
+
+    Args:
+        pieces: a text.
+        take: writes a piece.
+        saved: the text's session, which is saved now and then and in the end, if it is to cover what `take` got.
+    """
+    at_once = sys.stdout.isatty()  # where `take` hands over itself
     piece = next(pieces, None)
     with deferred_interrupts() as request:
-        while piece is not None:
-            yield piece
-            if request.number is not None:
-                pieces.close()  # saves the session, if there is one
-                raise Interrupted(request.number)
-            piece = next(pieces, None)
+        try:
+            while piece is not None:
+                take(piece)
+                if saved is not None:
+                    if at_once:
+                        saved.handed_over()
+                    if saved.due or request.number is not None:
+                        _hand_over(saved)
+                if request.number is not None:
+                    raise Interrupted(request.number)
+                piece = next(pieces, None)
+            if saved is not None:
+                _hand_over(saved)
+        except OSError as error:
+            closed = at_once and error.errno == errno.EIO  # a terminal, whose signal may be still to come
+            number = HANGUP if closed and request.number is None else request.number
+            if number is None:
+                raise
+            drop(sys.stdout)
+            raise Interrupted(number) from None
+
+
+def _hand_over(saved: SavedText) -> None:
+    """Let what was written reach its reader, or the disk where stdout is a file; then save the session."""
+    sys.stdout.flush()
+    try:
+        descriptor = sys.stdout.fileno()
+    except OSError:  # stdout was replaced by an object without a file
+        pass
+    else:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.fsync(descriptor)
+    saved.handed_over()
+    saved.save()
 
 
 def _unescape(option: str, text: str) -> str:
     from .vocabulary import unescape
 
     try:
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8")  # in a locale without UTF-8 Python leaves it undecoded
+    except UnicodeError:
+        raise InvalidOption(f"{option} is not UTF-8 text: use a terminal with UTF-8, or escapes such as \\u00E9.") from None
+    try:
         return unescape(text)
     except ValueError as error:
         raise InvalidOption(f"{option} cannot be read: {error}.") from None
+
+
+def _biases(entries: Sequence[str]) -> dict[str, float]:
+    """The biases by character; those of one character add up."""
+    biases: dict[str, float] = {}
+    for character, value in map(_bias, entries):
+        biases[character] = biases.get(character, 0.0) + value
+    return biases
 
 
 def _bias(entry: str) -> tuple[str, float]:
@@ -285,24 +369,14 @@ def _echoing(chunks: Iterator[str], echo: Callable[[str], object]) -> Iterator[s
         yield chunk
 
 
-def _prepare_stdout() -> None:
-    """A pipe or a file gets UTF-8 in every locale; a terminal keeps its encoding and shows what it can."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        if sys.stdout.isatty():
-            sys.stdout.reconfigure(errors="replace", newline="\n")
-        else:
-            sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline="\n")
-
-
 def _writer() -> Callable[[str], object]:
-    """What writes text to stdout: at once and without control characters on a terminal, by the block and as it is elsewhere."""
+    """The function that writes text to stdout: at once on a terminal, by the block elsewhere."""
     write, flush = sys.stdout.write, sys.stdout.flush
     if not sys.stdout.isatty():
         return write
-    from .vocabulary import harmless
 
     def write_at_once(text: str) -> None:
-        write(harmless(text))
+        write(text)
         flush()
 
     return write_at_once
@@ -342,7 +416,6 @@ def info(model: MODEL, as_json: JSON = False) -> None:
         *(("training", f"{key.replace('_', ' ')}: {_plain(value)}") for key, value in manifest.training.items()),
         ("vocabulary", "".join(contents.vocabulary.to_bytes().decode().split("\n")[1:81])),
     ]
-    _prepare_stdout()
     for label, value in rows:
         print(f"{label:<12} {value}")
 
@@ -402,7 +475,6 @@ def score(
     from .generator import Generator
 
     generator = Generator.load(model, threads, interpreter)
-    _prepare_stdout()
     if lines:
         _score_lines(generator, file, strict, as_json)
         return
@@ -435,7 +507,7 @@ def _score_lines(generator: Generator, file: Path, strict: bool, as_json: bool) 
     """A line of output for each line of the file: nats/character, a tab, the line; or a JSON object."""
     from .scoring import TooShort
 
-    for number, line in enumerate(_lines(read_chunks(file)), start=1):
+    for number, line in enumerate(split_lines(read_chunks(file)), start=1):
         try:
             result = generator.score(line, strict)
         except TooShort:
@@ -444,19 +516,9 @@ def _score_lines(generator: Generator, file: Path, strict: bool, as_json: bool) 
             raise CharedgeError(f"line {number} of {file}: {error}") from None
         if as_json:
             fields = asdict(result) if result else {"nats_per_character": None}
-            print(json.dumps({"line": number, **fields, "text": line}, ensure_ascii=False))
+            print(to_json({"line": number, **fields, "text": line}))
         else:
             print(f"{result.nats_per_character:.4f}" if result else "-", line, sep="\t")
-
-
-def _lines(chunks: Iterator[str]) -> Iterator[str]:
-    """The lines of a text that comes in pieces, without their ends."""
-    waiting = ""
-    for chunk in chunks:
-        *whole, waiting = (waiting + chunk).split("\n")
-        yield from (line.removesuffix("\r") for line in whole)
-    if waiting:
-        yield waiting
 
 
 @app.command()
@@ -467,8 +529,8 @@ def bench(
     as_json: JSON = False,
 ) -> None:
     """Measure how fast a model file runs on this machine."""
-    if characters < 1:
-        raise InvalidOption(f"--characters {characters} must be at least 1.")
+    if not 1 <= characters <= MAX_CHARACTERS:
+        raise InvalidOption(f"--characters {characters} must be from 1 to {MAX_CHARACTERS:,}.")
     from .benchmark import run_benchmark
 
     result = run_benchmark(model, characters, interpreter)

@@ -2,64 +2,184 @@
 
 from __future__ import annotations
 
-import glob
 import os
+import re
+import secrets
+import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
+
+PARTIAL = re.compile(r"\.charedge-[0-9a-f]{16}\.partial")
+"""Names of files and folders that are still being written. They are random: nobody else makes them, or puts a link there before."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write beside the place and rename into it, so that a reader sees the old content or the new, never half.
 
-    It is on the disk when this returns: a power cut does not bring the old content back. What a process that was killed left
-    beside it is cleared away.
+    It is on the disk when this returns: a power cut does not bring the old content back.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full; the old content stays.
     """
-    for leftover in leftovers(path.parent, f".{glob.escape(path.name)}.*"):
-        with suppress(OSError):  # another user's, or no file at all: it is in nobody's way
-            leftover.unlink()
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file beside a place, for reading and writing, that is renamed into the place in the end, or removed after an error.
+
+    A symbolic link in the place is replaced and not followed. What killed processes left in the folder is removed.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full; what is in the place stays.
+    """
+    clear_leftovers(path.parent)
+    partial, file = _create(path.parent)
     try:
-        with partial.open("wb") as file:
-            file.write(data)
+        with file:  # its lock is held until it has its name
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+            if sys.platform == "win32":  # where open files cannot be renamed
+                file.close()
+            partial.replace(path)
         _sync_folder(path.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
 
 
-def _sync_folder(folder: Path) -> None:
-    """Let a rename reach the disk."""
-    if sys.platform == "win32":  # where folders cannot be opened
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+@contextmanager
+def partial_folder(parent: Path) -> Iterator[Path]:
+    """A new folder in another one for what is still being written; it is removed in the end, unless it was renamed.
+
+    What killed processes left in the other folder is removed.
+
+    Raises:
+        OSError: the other folder cannot be written.
+    """
+    clear_leftovers(parent)
+    partial, descriptor = _create_folder(parent)
     try:
-        with suppress(OSError):  # a file system that cannot: the rename is done all the same
-            os.fsync(descriptor)
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Write a file of some bytes into a folder, and remove it again.
+
+    Raises:
+        OSError: the folder cannot be written, or has no room for it.
+    """
+    partial, file = _create(folder)
+    try:
+        with file:
+            file.write(bytes(size))
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what killed processes were writing in a folder: files and folders with a `PARTIAL` name that nobody holds locked.
+
+    Where the file system has no locks, they stay.
+    """
+    with suppress(OSError):  # the folder cannot be listed
+        for path in [path for path in folder.iterdir() if PARTIAL.fullmatch(path.name)]:
+            with suppress(OSError):  # held, gone by now, or another user's
+                _remove_leftover(path)
+
+
+def _remove_leftover(path: Path) -> None:
+    """
+    Raises:
+        OSError: it is locked, or cannot be removed.
+    """
+    is_folder = path.is_dir() and not path.is_symlink()
+    if sys.platform == "win32":  # where open files cannot be removed
+        if not is_folder:
+            path.unlink()
+        return
+    descriptor = os.open(path, os.O_NOFOLLOW | (os.O_DIRECTORY if is_folder else os.O_RDWR | os.O_NONBLOCK))
+    try:
+        _lock(descriptor)
+        if is_folder:
+            shutil.rmtree(path)
+        else:
+            path.unlink()
     finally:
         os.close(descriptor)
 
 
-def leftovers(folder: Path, pattern: str) -> Iterator[Path]:
-    """What processes that were killed left in a folder: files or folders of this pattern that end in a dead process' number."""
-    for path in folder.glob(pattern):
-        process = path.suffix[1:]
-        if process.isdecimal() and not alive(int(process)):
-            yield path
+def _create(folder: Path) -> tuple[Path, BinaryIO]:
+    """A new file that is locked, so that nobody takes it for a leftover."""
+    while True:
+        path = _new_name(folder)
+        file = path.open("x+b")
+        if _hold(file.fileno(), path):
+            return path, file
+        file.close()
 
 
-def alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):  # another user's, or a number that is no process's: not a leftover of ours
+def _create_folder(parent: Path) -> tuple[Path, int | None]:
+    """A new folder that is locked, and the descriptor that holds the lock."""
+    while True:
+        path = _new_name(parent)
+        path.mkdir()
+        if sys.platform == "win32":
+            return path, None
+        with suppress(FileNotFoundError):  # taken for a leftover before it was locked
+            descriptor = os.open(path, os.O_DIRECTORY | os.O_NOFOLLOW)
+            if _hold(descriptor, path):
+                return path, descriptor
+            os.close(descriptor)
+
+
+def _new_name(folder: Path) -> Path:
+    return folder / f".charedge-{secrets.token_hex(8)}.partial"
+
+
+def _hold(descriptor: int, path: Path) -> bool:
+    """Lock what was just created, until it is closed; False if another process took it for a leftover in between."""
+    if sys.platform == "win32":
         return True
-    return True
+    try:
+        _lock(descriptor)
+    except BlockingIOError:
+        return False
+    except OSError:  # the file system has no locks, and nothing is taken for a leftover there
+        return True
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _lock(descriptor: int) -> None:
+    """
+    Raises:
+        BlockingIOError: another process has it locked.
+        OSError: the file system has no locks.
+    """
+    import fcntl  # which Windows lacks
+
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let a rename reach the disk."""
+    if sys.platform == "win32":  # where folders cannot be opened
+        return
+    with suppress(OSError):  # a file system that cannot, or a folder that cannot be read: the rename is done all the same
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections import Counter
 from collections.abc import Generator as Pieces
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,16 @@ from .manifest import Manifest
 from .model_file import ModelFile, read_model_file
 from .pattern import Pattern
 from .sampling import MAX_WINDOW, Sampling, random_rows
+from .saved_text import SavedText
 from .scoring import Score, Scorer, require_probe
-from .session import Session, locked
+from .session import Session, locked, require_place, require_room
 from .stopping import StopStrings
-from .text import normalized_chunks
+from .text import normalize_part, normalized_chunks
 from .vocabulary import UNKNOWN_ID, Vocabulary
-from .writing import Cursor, Fed, Plan, write
+from .writing import Fed, Plan, write
 
 DEFAULT_LENGTH = 500
 MAX_NAMED_CHARACTERS = 10
-SESSION_SECONDS = 10.0
 
 
 class UnknownCharacters(UserWarning):
@@ -79,12 +79,18 @@ class Generator:
         return str(self._step.interpreter)
 
     def generate(self, prompt: str | Iterable[str] = "", length: int = DEFAULT_LENGTH, **options: Any) -> str:
-        """Continue a text: the pieces of `stream`, joined.
+        """Continue a text: the pieces of `stream`, joined. A session is saved when the whole text is there, and not before.
 
         Returns:
             The new characters, without the prompt.
         """
-        return "".join(self.stream(prompt, length, **options))
+        session = options.pop("session", None)
+        if session is None:
+            return "".join(self.stream(prompt, length, **options))
+        with self.in_session(session, prompt, length, **options) as text:
+            written = "".join(text)
+            text.handed_over()
+        return written
 
     def stream(
         self,
@@ -107,9 +113,9 @@ class Generator:
             seed: the same seed gives the same text on the same interpreter and kind of machine; None draws a new one.
             stop: strings before the first of which the text ends.
             pattern: a regular expression that the new characters match as a whole; they then come in one piece at the end.
-            session: a file that keeps where the text stands. If it exists the text goes on from there, the prompt being added
-                to it, and `seed` has no effect. It is saved when the text ends or is left, and every ten seconds; until then
-                it is locked, for this process too.
+            session: a file that keeps the text's state. If it exists the text continues from there, the prompt being added to
+                it, and `seed` has no effect. It is saved when the text ends or is left, and every ten seconds; until then it
+                is locked, for this process too. It covers a piece once the next one is asked for or the stream is closed.
             strict: refuse characters outside the vocabulary, rather than leave them out with an `UnknownCharacters` warning.
             **sampling: the fields of `charedge.runtime.Sampling`: temperature, top_k, top_p, min_p, repetition_penalty, ...
 
@@ -118,13 +124,48 @@ class Generator:
             CharedgeError: `strict`, and the prompt has unknown characters; the pattern cannot be matched; the session cannot
                 be read or written, or another text is being written in it, which the call raises.
         """
-        plan = self._plan(1, length, seed, stop, pattern, sampling)
-        ids = self._prompt_ids(prompt, strict)
         if session is not None:
-            pieces = self._in_session(plan, ids, Path(session))
+            options = {"seed": seed, "stop": stop, "pattern": pattern, "strict": strict, **sampling}
+            pieces = self._saved_pieces(session, prompt, length, options)
             next(pieces)  # locks and reads the session
             return pieces
-        return self._pieces(plan, ids)
+        plan = self._plan(1, length, seed, stop, pattern, sampling)
+        return self._pieces(plan, self._prompt_ids(prompt, strict))
+
+    @contextmanager
+    def in_session(
+        self,
+        session: str | Path,
+        prompt: str | Iterable[str] = "",
+        length: int = DEFAULT_LENGTH,
+        *,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        pattern: str | None = None,
+        strict: bool = False,
+        **sampling: Any,
+    ) -> Iterator[SavedText]:
+        """Continue a text as `stream` does, for a caller that reports itself how much has been handed over.
+
+        The session is locked until the block is left, which saves what was handed over.
+
+        Raises:
+            InvalidOption, CharedgeError: as `stream`.
+        """
+        plan = self._plan(1, length, seed, stop, pattern, sampling)
+        ids = self._prompt_ids(prompt, strict)
+        path, sha256, size = Path(session), self.manifest.flatbuffer_sha256, self._step.state_size
+        require_place(path)
+        with locked(path):
+            begun = Session.load(path, sha256, size, len(self.vocabulary)) if path.exists() else None
+            require_room(path, size)
+            if begun is not None:
+                plan = replace(plan, start=begun.position)
+            text = SavedText(self._step, self.vocabulary, sha256, path, plan, lambda: self._feed_session(begun, ids))
+            try:
+                yield text
+            finally:
+                text.save()
 
     def generate_batch(
         self,
@@ -172,53 +213,45 @@ class Generator:
         """
         if length < 1:
             raise InvalidOption(f"--length {length} must be at least 1.")
-        stop = [stop] if isinstance(stop, str) else list(stop)
+        form = self.manifest.normalization
+        stop = [normalize_part(text, form) for text in ([stop] if isinstance(stop, str) else stop)]
         StopStrings(stop)
         controls = Sampling(**sampling)
         return Plan(
             length=length,
             sampling=controls,
-            bias=controls.bias(self.vocabulary),
+            bias=controls.bias(self.vocabulary, form),
             randoms=random_rows(seed, rows),
             stop=stop,
-            pattern=None if pattern is None else Pattern(pattern),
+            pattern=None if pattern is None else Pattern(pattern, form),
         )
 
     def _pieces(self, plan: Plan, ids: Iterable[np.ndarray]) -> Pieces[str, None, None]:
         yield from (piece for _, piece in write(self._step, self.vocabulary.tokens, plan, [self._feed(ids)]))
 
-    def _in_session(self, plan: Plan, ids: Iterable[np.ndarray], path: Path) -> Pieces[str, None, None]:
-        """An empty piece once the session is locked and read, then those of one row; it is saved with the last one handed over."""
-        with locked(path):
-            session = Session.load(path, self.manifest.flatbuffer_sha256, self._step.state_size) if path.exists() else None
+    def _saved_pieces(
+        self, session: str | Path, prompt: str | Iterable[str], length: int, options: dict[str, Any]
+    ) -> Pieces[str, None, None]:
+        """An empty piece once the session is locked and read, then those of the text."""
+        with self.in_session(session, prompt, length, **options) as text:
             yield ""
-            if session is None:
-                fed = self._feed(ids)
-            else:
-                logits, state = self._step(np.array([session.token], np.int32), session.state)
-                fed = self._feed_on(Fed(logits, state, self.vocabulary.encode(session.tail)), ids)
-                plan = replace(plan, start=session.position)
-            yield from self._saved_pieces(plan, fed, path)
+            for piece in text:
+                try:
+                    yield piece
+                except GeneratorExit:
+                    text.handed_over()
+                    raise
+                text.handed_over()
+                if text.due:
+                    text.save()
+            text.handed_over()
 
-    def _saved_pieces(self, plan: Plan, fed: Fed, path: Path) -> Pieces[str, None, None]:
-        """The pieces of one row; the session is saved every ten seconds and in the end."""
-        tail = self.vocabulary.decode(fed.recent[fed.recent != UNKNOWN_ID])
-        cursor, saved = Cursor(), time.monotonic()
-
-        def save() -> None:
-            if cursor.state is not None and cursor.position is not None:
-                sha256 = self.manifest.flatbuffer_sha256
-                Session(sha256, cursor.token, cursor.state, cursor.position, tail[-MAX_WINDOW:]).save(path)
-
-        try:
-            for _, piece in write(self._step, self.vocabulary.tokens, plan, [fed], cursor):
-                tail = (tail + piece)[-2 * MAX_WINDOW :]
-                yield piece
-                if time.monotonic() - saved >= SESSION_SECONDS:
-                    save()
-                    saved = time.monotonic()
-        finally:
-            save()
+    def _feed_session(self, session: Session | None, ids: Iterable[np.ndarray]) -> Fed:
+        """The model after a session and a prompt."""
+        if session is None:
+            return self._feed(ids)
+        logits, state = self._step(np.array([session.token], np.int32), session.state)
+        return self._feed_on(Fed(logits, state, self.vocabulary.encode(session.tail)), ids)
 
     def _prompt_ids(self, prompt: str | Iterable[str], strict: bool) -> Iterable[np.ndarray]:
         """The ids of a prompt; of a string at once, so that what is wrong with it is known before anything is written."""

@@ -8,7 +8,7 @@ import re
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,9 @@ from .wheels import advice
 
 MODULES = {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}
 """The interpreters by distribution name, the preferred one first."""
+
+MAX_THREADS = 128
+"""LiteRT crashes if the system gives it fewer threads than it asks for: on 32-bit systems the stacks of 400 have no room."""
 
 INT4 = "int4"  # the quantisation that only XNNPACK's kernels are good for
 INT4_TILE = 5  # rows: fewer are faster one by one
@@ -122,11 +125,11 @@ class Step:
             name: what errors call it.
 
         Raises:
-            InvalidOption: `threads` is not positive.
+            InvalidOption: `threads` is not from 1 to `MAX_THREADS`.
             CharedgeError: the interpreter does not take the flatbuffer.
         """
-        if threads < 1:
-            raise InvalidOption(f"--threads {threads} must be at least 1.")
+        if not 1 <= threads <= MAX_THREADS:
+            raise InvalidOption(f"--threads {threads} must be from 1 to {MAX_THREADS}.")
         self.interpreter, self.vocabulary_size, self.state_size = interpreter, vocabulary_size, state_size
         self.rows = 1
         self._lock = threading.Lock()
@@ -290,4 +293,5 @@ def quiet_stderr() -> Iterator[None]:
             held.seek(0)
             rest = CHATTER.sub(b"", held.read())
             if rest:
-                os.write(2, rest)
+                with suppress(OSError):  # a full disk, or a closed pipe
+                    os.write(2, rest)

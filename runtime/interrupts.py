@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM where work must end between two steps and not within one."""
+"""Ctrl-C, SIGTERM and SIGHUP where work must end between two steps and not within one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+HANGUP: int | None = getattr(signal, "SIGHUP", None)
+"""A terminal or an ssh connection was closed; Windows has no such signal."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -25,7 +28,10 @@ class Request:
 
 @contextmanager
 def deferred_interrupts() -> Iterator[Request]:
-    """Note the first SIGINT or SIGTERM, for the caller to look at when it can stop; the second one stops at once."""
+    """Note the first SIGINT, SIGTERM or SIGHUP, for the caller to look at when it can stop; the second one stops at once.
+
+    A signal that was ignored stays ignored (nohup), and so does a SIGHUP after the first one: a closed connection sends several.
+    """
     request = Request()
     if threading.current_thread() is not threading.main_thread():
         yield request
@@ -35,10 +41,14 @@ def deferred_interrupts() -> Iterator[Request]:
         if request.number is not None:
             raise Interrupted(number)
         request.number = number
+        if number == HANGUP:
+            signal.signal(number, signal.SIG_IGN)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM, HANGUP) if number is not None]
+    before = {number: signal.signal(number, note) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
     try:
         yield request
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if not number == request.number == HANGUP:
+                signal.signal(number, handler)

@@ -17,6 +17,7 @@ PROBE_LENGTH = 64
 MAX_DEPTH = 16  # of arrays and objects in the manifest
 MAX_ENTRIES = 16  # of `interpreters` and of `verified`
 
+MOST_LAYERS, MOST_UNITS = 64, 65_536
 STATES_PER_LAYER = {"gru": 1, "lstm": 2}
 WORD = re.compile(r"[A-Za-z0-9._+-]{1,64}")
 RELEASE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,7}")
@@ -134,9 +135,9 @@ def parse_manifest(data: bytes, path: Path) -> Manifest:
         created=fields.get("created", str),
         license=fields.get("license", str),
         cell=fields.choice("cell", tuple(STATES_PER_LAYER)),
-        layers=fields.integer("layers", 1, 64),
-        units=fields.integer("units", 1, 65_536),
-        embedding_dim=fields.integer("embedding_dim", 1, 65_536),
+        layers=fields.integer("layers", 1, MOST_LAYERS),
+        units=fields.integer("units", 1, MOST_UNITS),
+        embedding_dim=fields.integer("embedding_dim", 1, MOST_UNITS),
         state_size=fields.integer("state_size", 1, 2**23),
         vocabulary_size=fields.integer("vocabulary_size", 2, 1_114_113),
         normalization=fields.choice("normalization", NORMALIZATIONS),

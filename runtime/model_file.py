@@ -70,8 +70,12 @@ def read_model_file(path: str | Path) -> ModelFile:
     """
     path = Path(path)
     try:
-        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
-            raise CharedgeError(f"{path} is no regular file: copy the model into one.")  # a pipe or a device may never end
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from None
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise CharedgeError(f"{path} is not a regular file: copy the model into one.")  # a pipe or a device may never end
+    try:
         with path.open("rb") as file:
             return parse_model_file(file, path)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -9,18 +10,49 @@ from typing import Any
 import numpy as np
 
 from .errors import CharedgeError, InvalidOption
+from .text import Normalization, clusters, normalize_part
 
 ENDED = -1  # in place of a token
 MATCH_SECONDS = 2.0  # for one try; an expression that needs more would need for ever
+MAX_TRIES = 10_000  # matches tried, to tell whether an incomplete text can become a match
+ESCAPED_LINE_END = re.compile(r"(?<!\\)((?:\\\\)*)\\r\\n")
+
+
+def as_written(expression: str, form: Normalization) -> str:
+    """An expression that matches what a model of some Unicode form writes, as far as that can be done character by character.
+
+    A character that becomes several is put in a group, so that a quantifier repeats it whole; in a class, which is of single
+    characters, each of them is a member. Characters written as escapes (`\\u0439`) stay, but for a line end `\\r\\n`.
+    """
+    parts: list[str] = []
+    escaped, opened = False, 0  # opened: how many parts there are up to the `[` or `[^` of the class we are in; 0 outside
+    for cluster in clusters(normalize_part(ESCAPED_LINE_END.sub(r"\1\\n", expression), "none"), form):
+        written = cluster if escaped else normalize_part(cluster, form)
+        several = len(written) > 1 and not (opened or escaped)
+        if written != cluster:
+            written = re.escape(written)
+        parts.append(f"(?:{written})" if several else written)
+        if not opened and cluster == "[" and not escaped:
+            opened = len(parts)
+        elif opened == len(parts) - 1 and parts[-2:] == ["[", "^"]:
+            opened += 1
+        elif opened and cluster == "]" and not escaped and len(parts) > opened + 1:  # the first one is a member
+            opened = 0
+        escaped = cluster == "\\" and not escaped
+    return "".join(parts)
 
 
 class Pattern:
     """A regular expression that can tell whether a text may still become a match (the `regex` package's partial matching)."""
 
-    def __init__(self, expression: str) -> None:
+    def __init__(self, expression: str, normalization: Normalization = "none") -> None:
         """
+        Args:
+            expression: what the text matches.
+            normalization: the Unicode form of the model's text, to which the expression is brought.
+
         Raises:
-            InvalidOption: the expression is none.
+            InvalidOption: the expression is not valid.
             CharedgeError: the `regex` package is not installed.
         """
         if find_spec("regex") is None:
@@ -29,9 +61,9 @@ class Pattern:
 
         self.expression = expression
         try:
-            self._compiled: Any = regex.compile(expression)
+            self._compiled: Any = regex.compile(as_written(expression, normalization))
         except regex.error as error:
-            raise InvalidOption(f"--pattern {expression!r} is no regular expression ({error}): mend it.") from None
+            raise InvalidOption(f"--pattern {expression!r} is not a valid regular expression ({error}): fix it.") from None
 
     def match(self, text: str) -> tuple[bool, bool]:
         """Whether the text is a match, and whether it is one or could become one."""
@@ -58,7 +90,7 @@ class ConstrainedRow:
         model's distribution over just those.
 
         Raises:
-            CharedgeError: no character of the model goes on with the pattern.
+            CharedgeError: no character of the model continues the pattern.
         """
         order: list[int] = np.argsort(-scores, kind="stable").tolist()
         for token in order:
@@ -73,17 +105,49 @@ class ConstrainedRow:
                 return ENDED
         if self._complete:
             return ENDED
-        raise CharedgeError(
-            f"--pattern {self._pattern.expression!r} cannot go on after {self._text!r} with this model's characters: change it."
-        )
+        raise self._cannot_be_completed()
 
-    def require_complete(self, length: int) -> None:
+    def require_complete(self, text: str, length: int, stopped: bool) -> None:
         """
+        Args:
+            text: all that was written, or what stands before the stop string that ended it.
+            length: the most characters that there could be.
+            stopped: whether a stop string ended it.
+
         Raises:
-            CharedgeError: the text is over and does not match.
+            CharedgeError: the text is over and does not match; the sentence says whether a greater length can help.
         """
-        if not self._complete:
+        expression = self._pattern.expression
+        if stopped:
+            if not self._pattern.match(text)[0]:
+                raise CharedgeError(
+                    f"--stop ended the text at {text!r}, which does not match --pattern {expression!r}: change one of the two."
+                )
+        elif not self._complete:
+            can_match = self._can_match()
+            if can_match is False:
+                raise self._cannot_be_completed()
+            doubt = "" if can_match else ", or change the pattern if it needs characters that the model lacks"
             raise CharedgeError(
-                f"--pattern {self._pattern.expression!r} is not complete after --length {length} characters ({self._text!r}): "
-                "allow more."
+                f"--pattern {expression!r} is not complete after --length {length} characters ({text!r}): increase --length{doubt}."
             )
+
+    def _can_match(self) -> bool | None:
+        """Whether some more characters make the text a match; None where `MAX_TRIES` were too few to tell."""
+        waiting, tried = [self._text], 0
+        while waiting and tried < MAX_TRIES:
+            text = waiting.pop()
+            tried += len(self._tokens)
+            for token in self._tokens[1:]:  # `[UNK]` is never drawn
+                complete, possible = self._pattern.match(text + token)
+                if complete:
+                    return True
+                if possible:
+                    waiting.append(text + token)
+        return None if waiting else False
+
+    def _cannot_be_completed(self) -> CharedgeError:
+        return CharedgeError(
+            f"--pattern {self._pattern.expression!r} cannot be completed after {self._text!r} with this model's characters: "
+            "change it."
+        )

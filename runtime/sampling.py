@@ -1,12 +1,15 @@
 """From logits to the next token.
 
-The controls act in this order, each on what the one before it left:
+The controls act in this order, each on the result of the one before it:
 
 1. logit bias, banned characters, and `[UNK]`, which is never drawn;
 2. repetition penalty, over the last `repetition_window` characters, the prompt's included;
 3. temperature;
 4. top_k, 5. top_p, 6. min_p;
 7. the draw.
+
+This is Hugging Face's order: its logits processors add the bias before they penalise, and its warpers follow. llama.cpp agrees on
+bias and penalty, but applies the temperature last.
 """
 
 from __future__ import annotations
@@ -15,15 +18,19 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from .errors import CharedgeError, InvalidOption
+from .text import Normalization, clusters, normalize_part
 from .vocabulary import UNKNOWN_ID, Vocabulary
 
 MAX_WINDOW = 1024  # how much of a text is kept for the repetition penalty
-NOISE_STEPS = 64  # how many steps' noise is drawn at once
+NOISE_STEPS = 64  # the most steps whose noise is drawn at once
+NOISE_BYTES = 1 << 24  # the most memory for it, unless one step needs more
+LARGEST = 1e30  # of a number that a control takes: logits stay finite in float32, and their products in float64
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class Sampling:
     banned: str = ""
     """Characters that are never written."""
     logit_bias: Mapping[str, float] = field(default_factory=dict)
-    """What to add to the logit of some characters."""
+    """What to add to the logit of some characters; the values of two keys that are one character to the model add up."""
 
     def __post_init__(self) -> None:
         def check(fine: bool, option: str, expected: str) -> None:
@@ -57,30 +64,65 @@ class Sampling:
                 value = getattr(self, option)
                 raise InvalidOption(f"--{option.replace('_', '-')} {value} must be {expected}.")
 
-        check(math.isfinite(self.temperature) and self.temperature >= 0, "temperature", "a number from 0 (greedy) up")
-        check(self.top_k >= 0, "top_k", "a whole number from 0 (off) up")
+        def is_integer(value: object) -> bool:
+            return isinstance(value, Integral)
+
+        check(0 <= self.temperature <= LARGEST, "temperature", f"from 0 (greedy) to {LARGEST:g}")
+        check(is_integer(self.top_k) and self.top_k >= 0, "top_k", "an integer from 0 (off) up")
         check(0 < self.top_p <= 1, "top_p", "above 0, and at most 1 (off)")
         check(0 <= self.min_p <= 1, "min_p", "from 0 (off) to 1")
-        penalty = self.repetition_penalty
-        check(math.isfinite(penalty) and penalty > 0, "repetition_penalty", "a number above 0; 1 is off")
-        check(1 <= self.repetition_window <= MAX_WINDOW, "repetition_window", f"a whole number from 1 to {MAX_WINDOW}")
-        check(all(len(c) == 1 for c in self.logit_bias), "logit_bias", "for single characters")
-        check(all(math.isfinite(value) for value in self.logit_bias.values()), "logit_bias", "a finite number a character")
+        check(
+            1 / LARGEST <= self.repetition_penalty <= LARGEST,
+            "repetition_penalty",
+            f"from {1 / LARGEST:g} to {LARGEST:g}; 1 is off",
+        )
+        window = self.repetition_window
+        check(is_integer(window) and 1 <= window <= MAX_WINDOW, "repetition_window", f"an integer from 1 to {MAX_WINDOW}")
+        for character, value in self.logit_bias.items():
+            if not -LARGEST <= value <= LARGEST:
+                entry = f"{character}={value}"
+                raise InvalidOption(f"--logit-bias {entry!r} must have a value from {-LARGEST:g} to {LARGEST:g}.")
 
-    def bias(self, vocabulary: Vocabulary) -> np.ndarray:
+    def bias(self, vocabulary: Vocabulary, normalization: Normalization = "none") -> np.ndarray:
         """What is added to the logits of every step: float32 [V]; characters that the model does not know have no effect.
 
+        Args:
+            vocabulary: the characters of the model.
+            normalization: the Unicode form of the model's text, to which the characters in the controls are brought.
+
         Raises:
-            InvalidOption: every character is banned.
+            InvalidOption: every character is banned, or something to ban or to bias is not one character to the model.
         """
         bias = np.zeros(len(vocabulary), np.float32)
-        for character, value in self.logit_bias.items():
+        for key, value in self.logit_bias.items():
+            character = _single_characters("--logit-bias", key, normalization)
+            if len(character) != 1:
+                raise InvalidOption(f"--logit-bias {key!r} must be a single character.")
             bias[vocabulary.encode(character)] += value
-        bias[vocabulary.encode(self.banned)] = -np.inf
+        bias[vocabulary.encode(_single_characters("--ban", self.banned, normalization))] = -np.inf
         bias[UNKNOWN_ID] = -np.inf
         if not np.isfinite(bias).any():
             raise InvalidOption(f"--ban {self.banned!r} leaves no character to write: ban fewer.")
         return bias
+
+
+def _single_characters(option: str, text: str, normalization: Normalization) -> str:
+    """The characters that an option lists, as the model writes them.
+
+    Raises:
+        InvalidOption: one of them is several to the model, as `é` is in NFD; its parts alone would be other letters.
+    """
+    characters = ""
+    for cluster in clusters(normalize_part(text, "none"), normalization):
+        written = normalize_part(cluster, normalization)
+        if len(written) != 1:
+            points = " ".join(f"U+{ord(character):04X}" for character in written)
+            raise InvalidOption(
+                f"{option} {cluster!r} is {len(written)} characters ({points}) in the model's normalization {normalization}: "
+                "give single characters, and combining marks first."
+            )
+        characters += written
+    return characters
 
 
 def random_rows(seed: int | None, rows: int) -> list[np.random.Generator]:
@@ -98,7 +140,7 @@ class NotFinite(CharedgeError):
     """A logit is NaN or infinite, which no sound model gives."""
 
     def __init__(self) -> None:
-        super().__init__("the model gave logits that are no numbers: check the file with `charedge verify`.")
+        super().__init__("the model produced NaN or infinite logits: check the file with `charedge verify`.")
 
 
 class Sampler:
@@ -106,12 +148,18 @@ class Sampler:
 
     A draw is an argmax over `logits + temperature * Gumbel noise`, which has exactly the distribution softmax(logits /
     temperature) (Gumbel 1954; Maddison, Tarlow and Minka 2014, "A* Sampling") and needs neither an exponential nor a sum a
-    step. The noise is drawn in blocks, from `random()` alone, whose stream numpy keeps from version to version, and the bias
-    is added to the whole block at once: with nothing but a temperature a step costs one addition and one argmax.
+    step. The noise is drawn in blocks, from `random()` alone, whose stream numpy keeps from version to version; a row takes V
+    numbers of its stream a step, whatever the size of the block. Without filters and a penalty, whose place is after the bias,
+    the bias is added to the whole block at once: with nothing but a temperature a step costs one addition and one argmax.
     """
 
     def __init__(
-        self, sampling: Sampling, bias: np.ndarray, randoms: Sequence[np.random.Generator], recent: Sequence[np.ndarray]
+        self,
+        sampling: Sampling,
+        bias: np.ndarray,
+        randoms: Sequence[np.random.Generator],
+        recent: Sequence[np.ndarray],
+        length: int | None = None,
     ) -> None:
         """
         Args:
@@ -119,13 +167,15 @@ class Sampler:
             bias: float32 [V], from `Sampling.bias`.
             randoms: a generator for each row.
             recent: the last token ids of each row's prompt, for the repetition penalty.
+            length: how many draws there will be at most, so that no memory is spent on the noise of others; None: unknown.
         """
         self._sampling, self._bias, self._randoms = sampling, bias, list(randoms)
+        self._remaining = sys.maxsize if length is None else length
         self._filters = sampling.temperature > 0 and (sampling.top_k > 0 or sampling.top_p < 1 or sampling.min_p > 0)
         self._penalty = Penalty(sampling, len(bias), recent) if sampling.repetition_penalty != 1 else None
         self._block: list[Any] = []  # the random state that the noise was drawn from, a row each
         self._noise = np.empty((0, len(randoms), len(bias)), np.float32)
-        self._scores = np.empty((len(randoms), len(bias)), np.float64 if self._filters else np.float32)
+        self._scores = np.empty((len(randoms), len(bias)), np.float32 if self.plain else np.float64)
         self._step = 0
 
     def __call__(self, logits: np.ndarray) -> np.ndarray:
@@ -146,11 +196,13 @@ class Sampler:
             self._draw_noise()
         noise = self._noise[self._step]
         self._step += 1
-        if self._penalty is not None:
-            logits = self._penalty(logits)
-        if self._filters:
-            logits = self._filter(logits + self._bias)
-        return np.add(logits, noise, out=self._scores)  # without filters the bias is in the noise
+        if not self.plain:  # else the bias is in the noise
+            logits = np.add(logits, self._bias, dtype=np.float64)
+            if self._penalty is not None:
+                logits = self._penalty(logits)
+            if self._filters:
+                logits = self._filter(logits)
+        return np.add(logits, noise, out=self._scores)
 
     @staticmethod
     def check(scores: np.ndarray, tokens: np.ndarray) -> None:
@@ -176,7 +228,7 @@ class Sampler:
             yield from self._noise
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with some of the rows."""
+        """Leave out all but some of the rows."""
         self._randoms = [self._randoms[row] for row in rows]
         self._block = [self._block[row] for row in rows]
         self._noise = np.ascontiguousarray(self._noise[:, rows])
@@ -190,29 +242,33 @@ class Sampler:
 
     def seek(self, position: Mapping[str, Any]) -> None:
         """Go to where the only row's draws were."""
-        self._randoms[0].bit_generator.state = position["random"]
-        self._draw_noise()
-        self._step = position["step"]
+        self._step, self._block, self._noise = 0, [], self._noise[:0]
+        random = self._randoms[0].bit_generator
+        random.state = position["random"]
+        random.advance(position["step"] * len(self._bias))  # pyright: ignore[reportAttributeAccessIssue]
 
     def _draw_noise(self) -> None:
         rows, size = len(self._randoms), len(self._bias)
+        steps = max(1, min(NOISE_STEPS, self._remaining, NOISE_BYTES // (rows * size * np.float32().itemsize)))
         self._step = 0
+        self._remaining -= steps
         self._block = [random.bit_generator.state for random in self._randoms]
-        self._noise = np.empty((NOISE_STEPS, rows, size), np.float32)
+        self._noise = np.empty((steps, rows, size), np.float32)
         # after the filters the logits are divided by the temperature already
         scale = -1.0 if self._filters else -self._sampling.temperature
-        uniform, exponential = np.empty((NOISE_STEPS, size)), np.empty((NOISE_STEPS, size), np.float32)
+        uniform, exponential = np.empty((steps, size)), np.empty((steps, size), np.float32)
         for row, random in enumerate(self._randoms):
             random.random(out=uniform)
             np.maximum(uniform, sys.float_info.min, out=uniform)
             np.negative(np.log(uniform, out=uniform), out=exponential, casting="same_kind")  # near 1 float64 has the digits
             np.multiply(np.log(exponential, out=exponential), np.float32(scale), out=self._noise[:, row])
-        if not self._filters:
+        if self.plain:
             self._noise += self._bias
 
     def _filter(self, logits: np.ndarray) -> np.ndarray:
-        """Divide by the temperature and drop what top_k, top_p and min_p drop: [rows, V] -> [rows, V], at most 0."""
-        scaled = (logits - logits.max(axis=1, keepdims=True)).astype(np.float64) / self._sampling.temperature
+        """Divide by the temperature and drop what top_k, top_p and min_p drop: float64 [rows, V] -> [rows, V], at most 0."""
+        with np.errstate(over="ignore", invalid="ignore"):  # a tiny temperature; a model's infinity, which `check` finds
+            scaled = (logits - logits.max(axis=1, keepdims=True)) / self._sampling.temperature
         if 0 < self._sampling.top_k < scaled.shape[1]:
             kth = np.partition(scaled, -self._sampling.top_k, axis=1)[:, -self._sampling.top_k, None]
             scaled[scaled < kth] = -np.inf
@@ -238,7 +294,7 @@ class Penalty:
             np.add.at(self._counts[row], ids, 1)
 
     def __call__(self, logits: np.ndarray) -> np.ndarray:
-        penalised = np.where(logits > 0, logits / np.float32(self._penalty), logits * np.float32(self._penalty))
+        penalised = np.where(logits > 0, logits / self._penalty, logits * self._penalty)
         return np.where(self._counts > 0, penalised, logits)
 
     def accept(self, tokens: np.ndarray) -> None:

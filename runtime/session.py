@@ -1,4 +1,4 @@
-"""A text that goes on another time: everything the next character depends on, in one file that is whole or not there."""
+"""The file that a text is resumed from: everything the next character depends on, written atomically."""
 
 from __future__ import annotations
 
@@ -14,16 +14,21 @@ from typing import Any
 import numpy as np
 
 from .errors import CharedgeError
-from .files import write_atomically
+from .files import check_room, write_atomically
 from .lock import FileLock, Held
-from .text import read_bytes
+from .sampling import MAX_WINDOW, NOISE_STEPS
+from .text import unreadable
 
 FORMAT_VERSION = 1
+BEGINNING = b'{"model_sha256": "'
+"""What every session begins with, a damaged one too."""
+MAX_BYTES = 1 << 26
+"""More than any session has: the state takes 5 bytes for 4, the rest a few kilobytes."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """Where a text stands after its last character."""
+    """The state of a text after its last character."""
 
     model_sha256: str
     """The manifest's `flatbuffer_sha256`: the state means nothing to another model."""
@@ -34,7 +39,7 @@ class Session:
     position: dict[str, Any]
     """Where the draws are, from `Sampler.position`."""
     tail: str
-    """The end of the text, for the repetition penalty and for people."""
+    """The end of the text, for the repetition penalty and for people; U+D800 stands for each `[UNK]`."""
 
     def save(self, path: Path) -> None:
         """Write the file atomically.
@@ -47,25 +52,88 @@ class Session:
         try:
             write_atomically(path, content)
         except OSError as error:
-            raise CharedgeError(f"--session {path} cannot be written ({error.strerror}): choose another place.") from None
+            raise _unwritable(path, error) from None
 
     @classmethod
-    def load(cls, path: Path, model_sha256: str, state_size: int) -> Session:
+    def load(cls, path: Path, model_sha256: str, state_size: int, vocabulary_size: int) -> Session:
+        """Read the file.
+
+        Args:
+            path: a regular file.
+            model_sha256: the manifest's `flatbuffer_sha256`.
+            state_size: S.
+            vocabulary_size: V.
+
+        Raises:
+            CharedgeError: the file is no session, damaged, or of another model or version.
+        """
+        content = _read(path)
+        if not content.startswith(BEGINNING):
+            raise CharedgeError(f"--session {path} is not a session: choose another name for the session's file.")
+        try:
+            body = json.loads(content)
+            if body.pop("sha256") != _digest(body):
+                raise ValueError
+            version, model = body.pop("format_version"), body["model_sha256"]
+            session = None if (version, model) != (FORMAT_VERSION, model_sha256) else cls._parse(body, state_size, vocabulary_size)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+            raise CharedgeError(f"--session {path} is damaged: delete it to start a new text.") from None
+        if session is not None:
+            return session
+        if version != FORMAT_VERSION:
+            raise CharedgeError(f"--session {path} was written by another version of charedge: use that, or choose another name.")
+        raise CharedgeError(f"--session {path} was written with another model: use that model, or choose another name.")
+
+    @classmethod
+    def _parse(cls, body: dict[str, Any], state_size: int, vocabulary_size: int) -> Session:
         """
         Raises:
-            CharedgeError: the file is damaged, or of another model.
+            ValueError, KeyError, TypeError, AttributeError, OverflowError: the fields are not what `save` writes.
         """
-        try:
-            body = json.loads(read_bytes(path))
-            whole = body.pop("sha256") == _digest(body) and body.pop("format_version") == FORMAT_VERSION
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            body, whole = {}, False
-        if not whole:
-            raise CharedgeError(f"--session {path} is damaged, or of another version: delete it to begin a new text.")
-        if body["model_sha256"] != model_sha256:
-            raise CharedgeError(f"--session {path} was written with another model: give that one, or delete the file.")
-        state = np.frombuffer(base64.b64decode(body["state"]), np.float32).reshape(1, state_size)
-        return cls(**{**body, "state": state})
+        state = np.frombuffer(base64.b64decode(body["state"], validate=True), np.float32).reshape(1, state_size)
+        session = cls(**{**body, "state": state})
+        random, step = session.position["random"], session.position["step"]
+        generator = np.random.PCG64(0)
+        generator.state = random
+        if not (
+            type(session.token) is type(step) is int
+            and isinstance(session.tail, str)
+            and 0 <= session.token < vocabulary_size
+            and np.isfinite(state).all()
+            and session.position.keys() == {"random", "step"}
+            and generator.state == random
+            and 0 <= step <= NOISE_STEPS
+            and len(session.tail) <= MAX_WINDOW
+        ):
+            raise ValueError
+        return session
+
+
+def require_place(path: Path) -> None:
+    """Check that a session may be at a path, before anything is opened there.
+
+    Raises:
+        CharedgeError: something else is there, or the path cannot be looked at.
+    """
+    try:
+        if path.is_dir():
+            raise CharedgeError(f"--session {path} is a folder: give a file.")
+        if path.exists() and not path.is_file():
+            raise CharedgeError(f"--session {path} is not a regular file: give a regular file, or a name that is free.")
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def require_room(path: Path, state_size: int) -> None:
+    """Check that a session can be saved at a path, by writing as much beside it.
+
+    Raises:
+        CharedgeError: it cannot.
+    """
+    try:
+        check_room(path.parent, 6 * state_size + 8 * MAX_WINDOW)
+    except OSError as error:
+        raise _unwritable(path, error) from None
 
 
 @contextmanager
@@ -84,11 +152,24 @@ def locked(path: Path) -> Iterator[None]:
             f"--session {path} is being written by {held.holder}: wait for it, stop it, or use another --session."
         ) from None
     except OSError as error:
-        raise CharedgeError(f"--session {path} cannot be written ({error.strerror}): choose another place.") from None
+        raise _unwritable(path, error) from None
     try:
         yield
     finally:
         lock.release()
+
+
+def _read(path: Path) -> bytes:
+    """The beginning of a file, as much of it as a session may have."""
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES)
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> CharedgeError:
+    return CharedgeError(f"--session {path} cannot be written ({error.strerror}): choose another place.")
 
 
 def _digest(body: dict[str, Any]) -> str:

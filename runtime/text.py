@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -17,8 +16,11 @@ Normalization = Literal["NFC", "NFD", "NFKC", "NFKD", "none"]
 NORMALIZATIONS: tuple[Normalization, ...] = ("NFC", "NFD", "NFKC", "NFKD", "none")
 
 
+STDIN = 0  # the descriptor
 BYTE_ORDER_MARK = "\ufeff"
 BLOCK_BYTES = 65_536
+MAX_BYTES = 64_000_000  # of a file that is read as a whole: a vocabulary or the state of the largest model fits
+LINE_END = re.compile("\r\n|\r|\n")
 MARKS = "\u0300-\u4dff\ua000-\uabff\ud7a4-\U0010ffff"
 """All combining marks are in here, and neither Latin nor Han nor Hangul, so that no usual text has a long run of these."""
 LONG_RUN = re.compile(f"(?<![{MARKS}])[{MARKS}]{{256,}}")
@@ -28,10 +30,11 @@ SAMPLED_RUN = re.compile(f"[{MARKS}]{{2}}")
 
 def normalize(text: str, form: Normalization) -> str:
     """The text without a byte order mark, its lines ended by a line feed, in a Unicode normalisation form."""
-    return _normalize_part(text.removeprefix(BYTE_ORDER_MARK), form)
+    return normalize_part(text.removeprefix(BYTE_ORDER_MARK), form)
 
 
-def _normalize_part(text: str, form: Normalization) -> str:
+def normalize_part(text: str, form: Normalization) -> str:
+    """As `normalize`, of a text that need not begin one: a byte order mark stays."""
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if form == "none" or text.isascii():
@@ -66,19 +69,25 @@ def decode(data: bytes, where: str, offset: int = 0) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file.
+    """The content of a file of at most `MAX_BYTES`.
 
     Raises:
-        CharedgeError: it cannot be read.
+        CharedgeError: it cannot be read, or is larger.
     """
     try:
-        return path.read_bytes()
-    except OSError as error:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
         raise unreadable(path, error) from None
+    if len(data) > MAX_BYTES:
+        raise CharedgeError(f"{path} is larger than {MAX_BYTES:,} bytes: give another file.")
+    return data
 
 
-def unreadable(path: Path, error: OSError) -> CharedgeError:
-    """What to say of a file that the system does not give."""
+def unreadable(path: Path, error: OSError | ValueError) -> CharedgeError:
+    """The error for a file that the system does not open or read, or whose name has a zero byte (ValueError)."""
+    if not isinstance(error, OSError):
+        return CharedgeError(f"{str(path)!r} has a zero byte, which no file's name has: check the path.")
     if isinstance(error, FileNotFoundError):
         return CharedgeError(f"{path} does not exist: check the path.")
     if isinstance(error, IsADirectoryError):
@@ -122,15 +131,35 @@ def decode_blocks(blocks: Iterable[bytes], name: str) -> Iterator[str]:
 
 def _read_blocks(path: Path) -> Iterator[bytes]:
     if str(path) == "-":
-        while data := os.read(sys.stdin.fileno(), BLOCK_BYTES):
-            yield data
+        try:
+            while data := os.read(STDIN, BLOCK_BYTES):
+                yield data
+        except OSError as error:
+            raise CharedgeError(f"stdin cannot be read ({error.strerror}): give a file.") from None
         return
     try:
         with path.open("rb") as file:
             while data := file.read(BLOCK_BYTES):
                 yield data
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise unreadable(path, error) from None
+
+
+def split_lines(chunks: Iterable[str]) -> Iterator[str]:
+    """The lines of a text that comes in pieces, without their ends: a line feed, a carriage return, or both."""
+    waiting: list[str] = []  # of the line that the next piece continues
+    after_return = False
+    for chunk in chunks:
+        text = chunk[1:] if after_return and chunk.startswith("\n") else chunk
+        after_return = chunk.endswith("\r")
+        *whole, rest = LINE_END.split(text)
+        for line in whole:
+            yield "".join((*waiting, line))
+            waiting.clear()
+        if rest:
+            waiting.append(rest)
+    if waiting:
+        yield "".join(waiting)
 
 
 def _unfinished(data: bytes) -> int:
@@ -158,9 +187,9 @@ def normalized_chunks(chunks: Iterable[str], form: Normalization) -> Iterator[st
         piece = "".join((*waiting, chunk[:cut]))
         waiting = [chunk[cut:]]
         if piece:
-            yield _normalize_part(piece, form)
+            yield normalize_part(piece, form)
     if waiting:
-        yield _normalize_part("".join(waiting), form)
+        yield normalize_part("".join(waiting), form)
 
 
 def _without_mark(chunks: Iterable[str]) -> Iterator[str]:
@@ -179,6 +208,19 @@ def _last_cut(before: str, text: str) -> int | None:
         if _begins_anew(text[place]) and (text[place - 1] if place else before) != "\r":
             return place
     return None
+
+
+def clusters(text: str, form: Normalization) -> list[str]:
+    """The characters of a text, each with those after it that a form could join to it; marks that begin it are on their own."""
+    if form == "none":
+        return list(text)
+    parts: list[str] = []
+    for character in text:
+        if parts and not _begins_anew(character) and _begins_anew(parts[-1][0]):
+            parts[-1] += character
+        else:
+            parts.append(character)
+    return parts
 
 
 def _begins_anew(character: str) -> bool:

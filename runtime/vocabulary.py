@@ -33,13 +33,6 @@ def escape(character: str) -> str:
     return character
 
 
-def harmless(text: str) -> str:
-    """The text as a terminal can show it: what would steer the terminal, or turn the writing round, is escaped."""
-    if text.isprintable():
-        return text
-    return "".join(c if c in "\n\t" or c.isprintable() or unicodedata.category(c) == "Zs" else escape(c) for c in text)
-
-
 def unescape(text: str) -> str:
     r"""The text that an escaped one stands for: `\n` `\r` `\t` `\\` `\uXXXX` `\UXXXXXXXX`.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -39,13 +40,47 @@ class Plan:
     """Where the draws go on, from `Sampler.position`; None begins them."""
 
 
-@dataclass
-class Cursor:
-    """Where the first row stands after the piece that came last."""
+class Mark(NamedTuple):
+    """Where a text stands after a character: all that the next one depends on, but for the recent characters."""
 
-    token: int = 0
-    state: np.ndarray | None = None
-    position: dict[str, Any] | None = None
+    token: int
+    """The character, which the model has not read yet."""
+    state: np.ndarray
+    """float32 [1, S], before that character."""
+    position: dict[str, Any]
+    """From `Sampler.position`, after that character's draw."""
+
+
+class Cursor:
+    """The first row's characters that were not taken yet, and where the text stands after each of them."""
+
+    def __init__(self, only_last: bool = False) -> None:
+        """
+        Args:
+            only_last: keep no mark but that of the last character, for a text that comes in one piece.
+        """
+        self._tokens: deque[int] = deque()
+        self._marks: deque[Mark] = deque(maxlen=1 if only_last else None)
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def add(self, mark: Mark) -> None:
+        """One more character."""
+        self._tokens.append(mark.token)
+        self._marks.append(mark)
+
+    def take(self, characters: int) -> tuple[list[int], Mark | None]:
+        """Remove the first characters.
+
+        Returns:
+            Their token ids, and where the text stands after the last of them; None where that was not kept, or none are taken.
+        """
+        tokens = [self._tokens.popleft() for _ in range(characters)]
+        mark = None
+        while len(self._marks) > len(self._tokens):
+            mark = self._marks.popleft()
+        return tokens, mark
 
 
 def write(
@@ -58,7 +93,7 @@ def write(
         tokens: the characters by id.
         plan: what to write.
         fed: each row's model after its prompt.
-        cursor: kept up to date with the first row, if given.
+        cursor: gets every character of the first row before the piece that it belongs to is yielded, if given.
 
     Yields:
         The row and the next piece of its text.
@@ -68,7 +103,7 @@ def write(
     """
     logits = np.concatenate([one.logits for one in fed])  # [rows, V]
     state = np.concatenate([one.state for one in fed])  # [rows, S]
-    sampler = Sampler(plan.sampling, plan.bias, plan.randoms, [one.recent for one in fed])
+    sampler = Sampler(plan.sampling, plan.bias, plan.randoms, [one.recent for one in fed], plan.length)
     if plan.start is not None:
         sampler.seek(plan.start)
     if sampler.plain and cursor is None and not plan.stop and plan.pattern is None:
@@ -79,7 +114,7 @@ def write(
     for remaining in range(plan.length - 1, -1, -1):
         chosen = sampler(logits) if plan.pattern is None else _constrained(sampler, logits, rows)
         if cursor is not None and chosen[0] != ENDED:
-            cursor.token, cursor.state, cursor.position = int(chosen[0]), state.copy(), sampler.position()
+            cursor.add(Mark(int(chosen[0]), state.copy(), sampler.position()))
         ended = False
         for row, token in zip(rows, chosen.tolist(), strict=True):
             piece = row.take(token)
@@ -174,5 +209,5 @@ class _Row:
         """What is left to pass on once the row has ended."""
         rest = self._held + (self._stop.rest() if self._stop else "")
         if self.constraint is not None:
-            self.constraint.require_complete(self._length)
+            self.constraint.require_complete(rest, self._length, stopped=self._stop is not None and self._stop.found)
         return rest

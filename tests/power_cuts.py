@@ -1,10 +1,14 @@
-"""Kill the ticker of examples/systemd in the middle of saving its session, again and again, and see what is lost.
+"""Kill programs that write in a session in the middle of saving it, again and again, and see what is lost.
 
     python tests/power_cuts.py [--cuts 200] [--seed 1] [--model FILE]
 
-Each time it is killed (-9) before some line of the code that locks and saves, in a process of its own. The session must then be
-readable and free, and the lines on the display must go on where it stands: with at most one line missing at each cut, and none
-twice.
+Each time a program is killed (-9) before some line of the code that locks and saves, in a process of its own. The session must then
+be readable and free. Two programs are killed so:
+
+- The ticker of examples/systemd: the lines on the display must continue where the session stands, with at most one line missing at
+  each cut, and none twice.
+- `charedge generate --session` into a file: the file must have all that the session covers. It may have more; it is cut there
+  before the text is resumed, and must in the end be the text that was never interrupted.
 """
 
 from __future__ import annotations
@@ -12,21 +16,25 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import itertools
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from charedge.runtime import files, lock, session
+from charedge.runtime import cli, files, lock, saved_text, session
 from charedge.runtime.model_file import read_model_file
 
 TICKER = Path(__file__).parents[1] / "examples" / "systemd" / "ticker.py"
 SAVING = {files.__file__, lock.__file__, session.__file__}
-MOST_STEPS = 300  # lines of the code that locks and saves until a cut: about five saves
+MOST_STEPS = 450  # lines of the code that locks and saves until a cut: about five saves
+HANDING_OVER = SAVING | {saved_text.__file__, cli.__file__}
+MOST_LINES = 1000  # of these until a cut: about ten saves
 
 
 @dataclass(frozen=True)
@@ -39,8 +47,8 @@ class Losses:
     """Lines that were not, where at most one a cut may be."""
 
 
-def cut(arguments: list[str], step: int) -> bool:
-    """Run the ticker until it has run a number of lines of the saving code.
+def cut(program: Callable[[], object], step: int, watched: set[str] = SAVING) -> bool:
+    """Run a program in a process of its own until it has run a number of lines of some files; 0 is no end.
 
     Returns:
         Whether it was killed then, and did not end before.
@@ -51,35 +59,49 @@ def cut(arguments: list[str], step: int) -> bool:
     child = os.fork()
     if child == 0:
         try:
-            _run_until(arguments, step)
+            _kill_before(step, watched)
+            program()
         except BaseException as error:  # this is a copy of the process that must not go on
-            print(f"the ticker failed: {error!r}", file=sys.stderr, flush=True)
+            print(f"the program failed: {error!r}", file=sys.stderr, flush=True)
             os._exit(1)
         os._exit(0)
     _, status = os.waitpid(child, 0)
     killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-    assert killed or status == 0, f"the ticker ended with status {status}"
+    assert killed or status == 0, f"the program ended with status {status}"
     return killed
 
 
-def _run_until(arguments: list[str], step: int) -> None:
-    """In the child: the ticker, and a SIGKILL before the line of the saving code that has the number `step`; 0 is none."""
-    spec = importlib.util.spec_from_file_location("ticker", TICKER)
-    assert spec is not None
-    assert spec.loader is not None
-    ticker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(ticker)
+def _kill_before(step: int, watched: set[str]) -> None:
+    """In the child: a SIGKILL before the line of the files that has the number `step`; 0 is none."""
     steps = itertools.count(1)
 
     def trace(frame, event, argument):
-        if frame.f_code.co_filename not in SAVING:
+        if frame.f_code.co_filename not in watched:
             return None
         if event == "line" and next(steps) == step:
             os.kill(os.getpid(), signal.SIGKILL)
         return trace
 
     sys.settrace(trace)
+
+
+def _tick(arguments: list[str]) -> None:
+    """In the child: the ticker."""
+    spec = importlib.util.spec_from_file_location("ticker", TICKER)
+    assert spec is not None
+    assert spec.loader is not None
+    ticker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(ticker)
     ticker.main(arguments)
+
+
+def _generate(arguments: list[str], text: Path) -> None:
+    """In the child: `charedge generate`, which appends to a file and saves after every character."""
+    saved_text.SESSION_SECONDS = 0.0
+    with text.open("a", encoding="utf-8") as sys.stdout:
+        status = cli.run(["generate", *arguments])
+    if status:
+        raise SystemExit(status)
 
 
 def cut_power(model: Path, folder: Path, cuts: int, seed: int) -> Losses:
@@ -93,15 +115,17 @@ def cut_power(model: Path, folder: Path, cuts: int, seed: int) -> Losses:
     manifest = read_model_file(model).manifest
     display.touch()
     ends = []
+    ticking = [*arguments, "--session", str(state), "--display", str(display)]
     for _ in range(cuts):
-        assert cut([*arguments, "--session", str(state), "--display", str(display)], moments.randint(1, MOST_STEPS))
+        assert cut(lambda: _tick(ticking), moments.randint(1, MOST_STEPS))
         if state.exists():
-            session.Session.load(state, manifest.flatbuffer_sha256, manifest.state_size)
+            session.Session.load(state, manifest.flatbuffer_sha256, manifest.state_size, manifest.vocabulary_size)
         ends.append(len(display.read_text(encoding="utf-8").splitlines()))
     shown = display.read_text(encoding="utf-8").splitlines()
     whole = folder / "whole"
     count = str(len(shown) + cuts)
-    assert not cut([*arguments, "--session", str(folder / "whole.json"), "--display", str(whole), "--lines", count], 0)
+    uninterrupted = [*arguments, "--session", str(folder / "whole.json"), "--display", str(whole), "--lines", count]
+    assert not cut(lambda: _tick(uninterrupted), 0)
     return compare(shown, whole.read_text(encoding="utf-8").splitlines(), ends)
 
 
@@ -123,6 +147,42 @@ def compare(shown: list[str], whole: list[str], ends: list[int]) -> Losses:
     return Losses(shown=len(shown), lost=position - len(shown))
 
 
+def cut_generate(model: Path, folder: Path, cuts: int, seed: int) -> int:
+    """Kill `charedge generate --session` a number of times, each time in a file that was cut where the session stands.
+
+    Returns:
+        The number of characters that the session covers in the end.
+
+    Raises:
+        AssertionError: a session is unreadable or covers what the file lacks, or the file has another text.
+    """
+    text, whole, state, moments = folder / "text", folder / "whole text", folder / "text.json", random.Random(seed)
+    manifest = read_model_file(model).manifest
+    options = [str(model), "--length", str(20 * cuts), "--seed", "7", "--session"]
+    assert not cut(lambda: _generate([*options, str(folder / "whole text.json")], whole), 0)
+    expected, covered = whole.read_text(encoding="utf-8"), 0
+    for number in range(cuts):
+        assert cut(lambda: _generate([*options, str(state)], text), moments.randint(1, MOST_LINES), HANDING_OVER)
+        if state.exists():
+            session.Session.load(state, manifest.flatbuffer_sha256, manifest.state_size, manifest.vocabulary_size)
+            covered = position(json.loads(state.read_bytes())["tail"], manifest.start_text + expected) - len(manifest.start_text)
+        written = text.read_text(encoding="utf-8")
+        assert expected.startswith(written), f"after cut {number} the file has another text"
+        assert covered <= len(written), f"after cut {number} the session covers {covered} characters, the file has {len(written)}"
+        text.write_text(written[:covered], encoding="utf-8")
+    return covered
+
+
+def position(tail: str, text: str) -> int:
+    """Where the only place of a tail in a text ends.
+
+    Raises:
+        AssertionError: it is not in the text once.
+    """
+    assert text.count(tail) == 1, "the session is one of another text"
+    return text.index(tail) + len(tail)
+
+
 def make_model(folder: Path) -> Path:
     """A small model file, made by another process: an interpreter in this one would not survive the forks that follow."""
     subprocess.run([sys.executable, Path(__file__).with_name("model_files.py"), folder / "models"], check=True)
@@ -139,7 +199,9 @@ def main() -> None:
         folder = Path(name)
         model = options.model or make_model(folder)
         losses = cut_power(model, folder, options.cuts, options.seed)
+        covered = cut_generate(model, folder, options.cuts, options.seed)
     print(f"{options.cuts} cuts: {losses.shown} lines shown, {losses.lost} lost, every session readable")
+    print(f"{options.cuts} cuts: {covered} characters of one text, in the file each time before the session covered them")
 
 
 if __name__ == "__main__":

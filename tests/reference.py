@@ -65,15 +65,20 @@ def log_softmax(logits):
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
-def distribution(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, bias=None, recent=()):
-    """The probabilities of the next token by the definitions of the controls, one token at a time; token 0 is never drawn."""
-    scores = {i: float(x) for i, x in enumerate(logits)}
-    for i in set(recent):
+def distribution(logits, bias=None, banned=(), repetition_penalty=1.0, recent=(), temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
+    """The probabilities of the next token, from the controls' definitions in docs/command-line.md and in their order there.
+
+    One token at a time, in float64; token 0 is `[UNK]`, which is never drawn. `bias` maps ids to what is added; `banned` and
+    `recent` are ids.
+    """
+    scores = {i: float(x) + (bias or {}).get(i, 0.0) for i, x in enumerate(logits) if i != 0 and i not in banned}
+    for i in set(recent) & set(scores):
         scores[i] = scores[i] / repetition_penalty if scores[i] > 0 else scores[i] * repetition_penalty
-    for i, value in (bias or {}).items():
-        scores[i] += value
-    del scores[0]
-    weights = {i: np.exp((x - max(scores.values())) / temperature) for i, x in scores.items()}
+    best = max(scores.values())
+    if temperature == 0:
+        weights = {i: float(x == best) for i, x in scores.items()}
+    else:
+        weights = {i: np.exp((x - best) / temperature) for i, x in scores.items()}
     ranked = sorted(weights, key=lambda i: -weights[i])
     if top_k:
         threshold = weights[ranked[min(top_k, len(ranked)) - 1]]
@@ -89,3 +94,11 @@ def distribution(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetit
     ranked = [i for i in ranked if weights[i] >= min_p * weights[ranked[0]]]
     total = sum(weights[i] for i in ranked)
     return np.array([weights[i] / total if i in ranked else 0.0 for i in range(len(logits))])
+
+
+def draws(probabilities, seed, rows):
+    """The first token of each of some rows: the Gumbel trick, with each row's own generator as docs/command-line.md says."""
+    children = np.random.SeedSequence(seed).spawn(rows)
+    noise = -np.log(-np.log([np.random.Generator(np.random.PCG64(child)).random(len(probabilities)) for child in children]))
+    with np.errstate(divide="ignore"):
+        return (np.log(probabilities) + noise).argmax(axis=1)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -26,9 +27,10 @@ from .cluster import is_chief, read_cluster, workers
 from .encoding import Encoded, encode_corpus
 from .lock import locked
 from .memory import require_memory
+from .outputs import require_inputs_kept
 from .presets import DEFAULT, PRESETS
 from .rendezvous import wait_for_workers
-from .run import BFLOAT16, CALIBRATION_CHARACTERS, MAX_HELD_OUT_CHARACTERS, Config, Run
+from .run import BFLOAT16, CALIBRATION_CHARACTERS, MAX_HELD_OUT_CHARACTERS, RUN_FILES, Config, Run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 app = typer.Typer(**PLAIN)
 
 SHOWN_BYTES = 50_000_000
+NAMED_CHARACTERS = 5
 QUANTIZATIONS = ("int4",)
 PROTOCOLS = ("carried", "windows", "last-character")
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -63,21 +66,14 @@ WHOLE: dict[str, tuple[int, int]] = {
 }
 """The least and the most of options that are whole numbers; a model file has bounds, too."""
 SHARES = ("dropout", "output_dropout", "embedding_dropout", "weight_drop", "average")
-RESUMABLE = {"epochs", "corpus", "output", "resume", "checkpoint_minutes", "worker_timeout", "quiet", "json_log"}
-"""What may be given with --resume whatever the run was begun with."""
+RESUMABLE = {
+    *("epochs", "corpus", "output", "resume", "checkpoint_minutes", "worker_timeout", "quiet", "json_log"),
+    *("vocabulary", "allow_unknown"),
+}
+"""What may be given with --resume whatever the run was started with; a vocabulary is compared by its content."""
 FINETUNE_RATE = {"none": 1 / 3, "cosine": 1 / 100}
 """Of the highest learning rate: where it has fallen to 0, more would lose what that gained."""
 SHAPE = ("cell", "layers", "units", "embedding_dim")
-RUN_FILES = (
-    "model.keras",
-    "history.csv",
-    "curves.png",
-    "events.out.tfevents.*",
-    "vocabulary.txt",
-    "held_out.txt",
-    "calibration.txt",
-    "config.json",
-)
 
 RUN = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by `charedge train`.", show_default=False)]
 OUTPUT = Annotated[Path, typer.Option(metavar="RUN", help="The folder for the run.")]
@@ -126,7 +122,12 @@ def train(
     vocabulary: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A vocabulary.txt; other characters are left out.")
     ] = None,
-    min_count: Annotated[int | None, typer.Option(help="Rarer characters become [UNK].")] = None,
+    allow_unknown: Annotated[
+        bool, typer.Option("--allow-unknown", help="Train even if --vocabulary leaves out more than half of the text.")
+    ] = False,
+    min_count: Annotated[
+        int | None, typer.Option(help="Characters that occur less often become [UNK]; not with --vocabulary.")
+    ] = None,
     init_from: Annotated[Path | None, typer.Option(metavar="RUN", help="Begin with the weights of another run.")] = None,
     teacher: Annotated[
         list[Path] | None,
@@ -153,19 +154,31 @@ def train(
     """Train a character model on text."""
     given = {name: value for name, value in ctx.params.items() if "COMMANDLINE" in str(ctx.get_parameter_source(name))}
     _check_options(given)
+    require_utf8(output)
     read_cluster()
     if resume and overwrite:
         raise InvalidOption("--resume and --overwrite cannot both be given: choose one.")
     run = Run(output)
     show = {"checkpoint_minutes": checkpoint_minutes, "worker_timeout": worker_timeout, "quiet": quiet, "json_log": json_log}
+    _check_recordable(
+        {"CORPUS": corpus or (), "--output": [output], "--init-from": [init_from] if init_from else (), "--teacher": teacher or ()}
+    )
     if resume:
-        config = _resumed(run, given)
-        fixed = run.vocabulary() if config.fixed_vocabulary else None
-        encoded = _same_text(run, config, corpus, fixed)
-        _train(run, config, encoded, resume=True, **show)
+        recorded = run.config()
+        config = _resumed(run, recorded, given)
+        _check_apart(run, "--teacher", map(Path, config.teachers))
+        encoded = _same_text(run, config, corpus)
+        _train(run, config, encoded, resumed=recorded, **show)
         return
     if not corpus:
         raise InvalidOption("CORPUS is missing: give text files, folders, or a name such as python-docs.")
+    if vocabulary is not None and (min_count or 1) > 1:
+        raise InvalidOption(
+            f"--min-count {min_count} and --vocabulary {vocabulary} cannot both be given: what the vocabulary does not list is "
+            "left out, however often it occurs; choose one."
+        )
+    _check_apart(run, "--init-from", [] if init_from is None else [init_from])
+    _check_apart(run, "--teacher", teacher or [])
     if is_chief():
         _check_new(run, overwrite)
     names = {field.name for field in fields(Config)}
@@ -180,12 +193,15 @@ def train(
         values.update(_shape_of(Run(init_from), given))
     if "teacher_weight" in given and not teacher:
         raise InvalidOption(f"--teacher-weight {teacher_weight:g} needs a --teacher: give one, or leave it out.")
+    require_inputs_kept(run, json_log, [] if vocabulary is None else [vocabulary], [])
     fixed = None if vocabulary is None else Vocabulary.parse(read_bytes(vocabulary), str(vocabulary))
     encoded = _encode(corpus, values["normalization"], fixed, values["min_count"])
-    if init_from is not None and fixed is None:
+    if vocabulary is not None:
+        _check_left_out(vocabulary, encoded, allow_unknown)
+    elif init_from is not None:
         known = Run(init_from).vocabulary()
         fixed = Vocabulary.of([*known.tokens[1:], *encoded.vocabulary.tokens[1:]])
-        encoded = _encode(corpus, values["normalization"], fixed, 1)
+        encoded = encoded.extended(fixed)
     values.update(
         preset=preset,
         unknown=encoded.unknown,
@@ -195,10 +211,71 @@ def train(
         corpus=_record(corpus, encoded),
         versions=_versions(),
     )
-    _train(run, Config(**values), encoded, first=None if init_from is None else Run(init_from), **show)
+    first = None if init_from is None else Run(init_from)
+    _train(run, Config(**values), encoded, first=first, overwrite=overwrite, **show)
 
 
-def _encode(sources: list[str], normalization: Normalization, vocabulary: Vocabulary | None, min_count: int) -> Encoded:
+def _check_recordable(paths: Mapping[str, Iterable[object]]) -> None:
+    """Check that config.json, Keras and TensorFlow can hold some paths.
+
+    Args:
+        paths: by the name of the option.
+
+    Raises:
+        CharedgeError: one is not valid UTF-8.
+    """
+    for option, given in paths.items():
+        for path in given:
+            if os.fsencode(str(path)).decode(errors="replace") != str(path):
+                raise CharedgeError(f"{option} {path} is a path that is not valid UTF-8: rename it.")
+
+
+def _check_apart(new: Run, option: str, others: Iterable[Path]) -> None:
+    """
+    Raises:
+        InvalidOption: a run to read is the folder to write, or one of the two lies in the other.
+    """
+    for other in others:
+        if _is_in(new.path, other) or _is_in(other, new.path):
+            place = "the same folder" if _is_in(new.path, other) and _is_in(other, new.path) else "one folder in the other"
+            read = f"{option} {other}".lstrip()
+            raise InvalidOption(
+                f"--output {new.path} and {read} are {place}, which would be written while it is read: give a new folder."
+            )
+
+
+def _is_in(inner: Path, outer: Path) -> bool:
+    """Whether a path is another one or in it, whatever links lead there."""
+    real, place = Path(os.path.realpath(inner)), os.path.realpath(outer)
+    return any(
+        str(folder) == place or (folder.exists() and outer.exists() and folder.samefile(outer)) for folder in (real, *real.parents)
+    )
+
+
+def _check_left_out(vocabulary: Path, encoded: Encoded, allowed: bool) -> None:
+    """Say which characters of the text a given vocabulary leaves out.
+
+    Raises:
+        CharedgeError: they are more than half of the text, and that was not allowed.
+    """
+    if not encoded.skipped:
+        return
+    shown = [f"{character!r} {count:,} times" for character, count in list(encoded.left_out.items())[:NAMED_CHARACTERS]]
+    if len(encoded.left_out) > NAMED_CHARACTERS:
+        shown.append(f"and {len(encoded.left_out) - NAMED_CHARACTERS:,} others")
+    missing = f"{encoded.skipped:,} of {encoded.characters:,} characters are not in --vocabulary {vocabulary} ({', '.join(shown)})"
+    if 2 * encoded.skipped > encoded.characters and not allowed:
+        raise CharedgeError(f"{missing}: give the vocabulary of this text, or leave them out with --allow-unknown.")
+    say(f"warning: {missing}; they are left out.")
+
+
+def _encode(
+    sources: list[str],
+    normalization: Normalization,
+    vocabulary: Vocabulary | None,
+    min_count: int,
+    unknown: Literal["skip", "unk"] = "skip",
+) -> Encoded:
     """A corpus as ids, with a bar if it takes long enough to look at one."""
     with Bars("bytes") as bars:
 
@@ -206,7 +283,7 @@ def _encode(sources: list[str], normalization: Normalization, vocabulary: Vocabu
             if total > SHOWN_BYTES:
                 bars.show("encoding", done, total)
 
-        return encode_corpus(sources, normalization, vocabulary, min_count, show)
+        return encode_corpus(sources, normalization, vocabulary, min_count, show, unknown)
 
 
 def _check_options(given: Mapping[str, Any]) -> None:
@@ -233,13 +310,12 @@ def _check_options(given: Mapping[str, Any]) -> None:
             _check(math.isfinite(value) and value >= 0, option, value, "a number from 0 up")
 
 
-def _resumed(run: Run, given: Mapping[str, Any]) -> Config:
+def _resumed(run: Run, recorded: Config, given: Mapping[str, Any]) -> Config:
     """The recorded configuration with more epochs, if that is all that the options change.
 
     Raises:
         CharedgeError: they change something else.
     """
-    recorded = run.config()
     values = {**asdict(recorded), "init_from": recorded.initialized_from, "teacher": " ".join(recorded.teachers)}
     if "teacher" in given:
         given = {**given, "teacher": " ".join(map(str, given["teacher"]))}
@@ -253,27 +329,39 @@ def _resumed(run: Run, given: Mapping[str, Any]) -> Config:
     }
     if different:
         shown = ", ".join(f"--{name.replace('_', '-')} {value} (was {values.get(name)})" for name, value in different.items())
-        raise CharedgeError(f"{run.path} was begun with other options: {shown}; leave them out, or train anew with --overwrite.")
+        raise CharedgeError(
+            f"{run.path} was started with different options: {shown}; leave them out, or train again with --overwrite."
+        )
+    file = given.get("vocabulary")
+    if file is not None and (recorded.unknown == "unk" or Vocabulary.parse(read_bytes(Path(file)), file) != run.vocabulary()):
+        raise CharedgeError(
+            f"--vocabulary {file} is not the vocabulary that {run.path} was started with: leave it out, or train again with "
+            "--overwrite."
+        )
     epochs = given.get("epochs", recorded.epochs)
     if epochs < recorded.epochs:
         raise CharedgeError(
-            f"--epochs {epochs} is less than the {recorded.epochs} that {run.path} was begun with: give more, or none."
+            f"--epochs {epochs} is less than the {recorded.epochs} that {run.path} was started with: give more, or none."
         )
     precision = "float32" if given.get("precision") == "float32" else recorded.precision
     return replace(recorded, epochs=epochs, precision=precision)
 
 
-def _same_text(run: Run, config: Config, sources: list[str] | None, fixed: Vocabulary | None) -> Encoded:
-    """The corpus of a run, from where it was read, or from where it is now.
+def _same_text(run: Run, config: Config, sources: list[str] | None) -> Encoded:
+    """The corpus of a run by its vocabulary, from where it was read, or from where it is now.
 
     Raises:
         CharedgeError: it is another text.
     """
-    encoded = _encode(sources or config.corpus["sources"], config.normalization, fixed, config.min_count)
+    sources = sources or config.corpus.get("sources")
+    if not sources:
+        raise CharedgeError(f"{run.path} does not record where its text was read: give CORPUS.")
+    vocabulary = run.vocabulary() if config.fixed_vocabulary else None
+    encoded = _encode(sources, config.normalization, vocabulary, config.min_count, config.unknown)
     if encoded.sha256 != config.corpus["sha256"]:
         raise CharedgeError(
             f"the corpus is not the one that {run.path} was trained on ({encoded.characters:,} characters now, "
-            f"{config.corpus['characters']:,} then, or others): give the same text, or train anew with --overwrite."
+            f"{config.corpus['characters']:,} then, or others): give the same text, or train again with --overwrite."
         )
     return encoded
 
@@ -282,7 +370,7 @@ def _record(sources: list[str], encoded: Encoded) -> dict[str, Any]:
     """What config.json says of the text."""
     return {
         "sources": list(sources),
-        "files": encoded.files,
+        "files": [os.fsencode(file).decode(errors="replace") for file in encoded.files],
         "characters": encoded.characters,
         "sha256": encoded.sha256,
         "skipped": encoded.skipped,
@@ -304,11 +392,16 @@ def _shape_of(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: getattr(config, name) for name in SHAPE}
 
 
-def _transferred(run: Run, vocabulary: Vocabulary) -> list[np.ndarray]:
-    """A run's weights for another vocabulary: rows of characters that it knows are kept, others begin at random."""
-    from .model import load_model, transferred_weights
+def _transferred(run: Run, vocabulary: Vocabulary) -> tuple[list[np.ndarray], str]:
+    """A run's weights for another vocabulary: rows of characters that it knows are kept, others begin at random.
 
-    return transferred_weights(load_model(run), run.config(), run.vocabulary(), vocabulary)
+    Returns:
+        The weights, and the hash of those that the run has.
+    """
+    from .model import load_model, transferred_weights, weights_sha256
+
+    model = load_model(run)
+    return transferred_weights(model, run.config(), run.vocabulary(), vocabulary), weights_sha256(model)
 
 
 @app.command()
@@ -336,15 +429,15 @@ def finetune(
     _check(quantization_aware in QUANTIZATIONS, "--quantization-aware", quantization_aware, f"one of {', '.join(QUANTIZATIONS)}")
     rates = {} if learning_rate is None else {"learning_rate": learning_rate}
     _check_options({"epochs": epochs, "checkpoint_minutes": checkpoint_minutes, "worker_timeout": worker_timeout, **rates})
+    require_utf8(output)
     read_cluster()
+    _check_recordable({"RUN": [run], "CORPUS": corpus or (), "--output": [output]})
     finished, tuned = Run(run), Run(output)
     recorded = finished.config()
-    if output.resolve() == run.resolve():
-        raise InvalidOption(f"--output {output} is the run itself: give a new folder.")
+    _check_apart(tuned, "RUN", [run])
     if is_chief():
         _check_new(tuned, overwrite)
-    vocabulary = finished.vocabulary()
-    encoded = _same_text(finished, recorded, corpus, vocabulary if recorded.fixed_vocabulary else None)
+    encoded = _same_text(finished, recorded, corpus)
     config = replace(
         recorded,
         epochs=epochs,
@@ -357,12 +450,13 @@ def finetune(
         precision="auto" if recorded.precision == BFLOAT16 else recorded.precision,  # a GPU takes no bfloat16
         cpu_devices=None,
         teachers=(),
+        teachers_sha256=(),
         initialized_from=str(run),
         versions=_versions(),
         ended=None,
     )
     show = {"checkpoint_minutes": checkpoint_minutes, "worker_timeout": worker_timeout, "quiet": quiet, "json_log": json_log}
-    _train(tuned, config, encoded, first=finished, **show)
+    _train(tuned, config, encoded, first=finished, overwrite=overwrite, **show)
 
 
 def _train(
@@ -374,11 +468,27 @@ def _train(
     worker_timeout: float,
     quiet: bool,
     json_log: Path | None,
-    resume: bool = False,
+    resumed: Config | None = None,
     first: Run | None = None,
+    overwrite: bool = False,
 ) -> None:
-    """Train on a corpus that was encoded, from random weights, those of a `first` run, or a checkpoint; say how it went."""
+    """Train on a corpus that was encoded, and say how it went.
+
+    Args:
+        run: where to.
+        config: what to do.
+        encoded: the corpus.
+        checkpoint_minutes: how long an epoch may take without a checkpoint.
+        worker_timeout: seconds to wait for other workers.
+        quiet: whether only warnings and the result are shown.
+        json_log: a file for the progress.
+        resumed: what the run's config.json said; None starts a new run.
+        first: the run whose weights to start from; None starts from random ones.
+        overwrite: whether a run in the folder is replaced.
+    """
     vocabulary, ids = encoded.vocabulary, encoded.ids
+    read = [*([first] if first else []), *(Run(Path(path)) for path in config.teachers)]
+    require_inputs_kept(run, json_log, map(Path, encoded.files), read)
     boundary = int(len(ids) * (1 - config.validation_split))
     if len(ids) - boundary < 2:
         raise CharedgeError(
@@ -391,34 +501,66 @@ def _train(
     from .loop import Data, Training
     from .progress import Progress
 
-    config, hardware = _prepared(run, config, resume, boundary // config.sequence_length)
+    config, hardware = _prepared(run, config, resumed is not None, boundary // config.sequence_length)
     smaller = replace(config, batch_size=min(config.batch_size, boundary // config.sequence_length))
     require_memory(len(vocabulary), smaller, [Run(Path(path)).config() for path in config.teachers], hardware)
     data = Data(vocabulary, ids.part(0, boundary), ids.part(boundary, len(ids)))
     with locked(run.path) if is_chief() else nullcontext(), memory_explained(config, hardware):
         wait_for_workers(worker_timeout, None if quiet else say)
         strategy = choose_strategy(hardware)  # before TensorFlow does anything else
-        weights = None if first is None else _transferred(first, vocabulary)
+        weights, weights_hash = (None, config.initialized_from_sha256) if first is None else _transferred(first, vocabulary)
+        config = replace(config, initialized_from_sha256=weights_hash)
+        if is_chief():
+            _check_unchanged(run, resumed, overwrite)
         training = Training(run, config, data, hardware, strategy, checkpoint_minutes * 60)
         progress = Progress(config.epochs, training.batches.steps, quiet or not training.writes, json_log)
-        if resume:
+        if resumed is not None:
             training.resume(progress.warn)
             if training.writes:
-                run.write_config(config)
+                run.write_config(training.config)
         elif training.writes:
             _remove_run(run)
-            train_text = ids.text(max(0, boundary - CALIBRATION_CHARACTERS), boundary)
-            run.create(config, vocabulary, train_text, ids.text(boundary, min(len(ids), boundary + MAX_HELD_OUT_CHARACTERS)))
+            _create(run, training.config, encoded, boundary)
         if weights is not None:
             training.start_from(weights)
         model = f"{config.cell.upper()} {config.layers} x {config.units}"
+        left_out = f" ({encoded.skipped:,} others left out)" if encoded.skipped else ""
         progress.say(
-            f"{encoded.characters:,} characters, {len(vocabulary) - 1} distinct; {model}, {training.model.count_params():,} "
+            f"{len(ids):,} characters{left_out}, {len(vocabulary) - 1} distinct; {model}, {training.model.count_params():,} "
             f"parameters; {config.precision} on {hardware}"
         )
         history = training.train(progress)
     if training.writes:
         _say_result(run, model, history)
+
+
+def _check_unchanged(run: Run, resumed: Config | None, overwrite: bool) -> None:
+    """Check again, while the folder is locked, what was true before the corpus was read.
+
+    Raises:
+        CharedgeError: another training has used the folder meanwhile.
+    """
+    if resumed is None:
+        _check_new(run, overwrite)
+    elif run.config() != resumed:
+        raise CharedgeError(f"{run.path} was changed by another training meanwhile: try again.")
+
+
+def _create(run: Run, config: Config, encoded: Encoded, boundary: int) -> None:
+    """Make the run folder of a text whose validation split starts at `boundary`.
+
+    Raises:
+        CharedgeError: it cannot be written.
+    """
+    from .checkpoints import unwritable
+
+    ids = encoded.ids
+    train_text = ids.text(max(0, boundary - CALIBRATION_CHARACTERS), boundary)
+    held_out = ids.text(boundary, min(len(ids), boundary + MAX_HELD_OUT_CHARACTERS))
+    try:
+        run.create(config, encoded.vocabulary, train_text, held_out)
+    except OSError as error:
+        raise unwritable(run.path, run.path, error) from None
 
 
 def _prepared(run: Run, config: Config, resume: bool, windows: int) -> tuple[Config, Hardware]:
@@ -467,6 +609,17 @@ def _say_result(run: Run, model: str, history: list[Any]) -> None:
     print(f"next: charedge convert {run.path} --output {run.path.name}.tflite")
 
 
+def require_utf8(output: Path) -> None:
+    """
+    Raises:
+        CharedgeError: TensorFlow cannot write to a path with this name.
+    """
+    try:
+        str(output.absolute()).encode()
+    except UnicodeEncodeError:
+        raise CharedgeError(f"--output {output} is not UTF-8, which TensorFlow needs: give another path.") from None
+
+
 def _check_new(run: Run, overwrite: bool) -> None:
     """
     Raises:
@@ -476,7 +629,7 @@ def _check_new(run: Run, overwrite: bool) -> None:
         raise CharedgeError(f"--output {run.path} is a file: give a folder for the run.")
     if run.exists() and not overwrite:
         raise CharedgeError(
-            f"{run.path} already holds a run: go on with --resume, replace it with --overwrite, or choose another --output."
+            f"{run.path} already holds a run: continue it with --resume, replace it with --overwrite, or choose another --output."
         )
     if run.path.is_dir() and not run.exists() and any(path.name != ".lock" for path in run.path.iterdir()):
         raise CharedgeError(f"--output {run.path} holds other files: choose a new folder.")

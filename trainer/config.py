@@ -170,7 +170,7 @@ class Config:
     """What becomes of a character outside the vocabulary."""
     versions: dict[str, str] = record(lambda value: type(value) is dict)
     fixed_vocabulary: bool = record(lambda value: type(value) is bool, False)
-    """Whether the vocabulary does not follow from the text alone: it was given, or has the characters of `initialized_from`, too."""
+    """Whether the vocabulary does not follow from the text alone: it was given, or has those of `initialized_from`, too."""
     initialized_from: str | None = record(_optional(_is_text), None)
     """The run whose weights were the first."""
     initialized_from_sha256: str | None = record(_optional(_is_sha256), None)

@@ -122,9 +122,11 @@ def find_sources(names: Sequence[str]) -> list[Source]:
 
 def _find(name: str) -> list[Source]:
     """What exists on disk goes before a name."""
+    if not name:
+        raise CharedgeError(f"CORPUS is an empty string: give a path, or one of {', '.join(NAMED)}.")
     path = Path(name)
     if path.is_dir():
-        files = sorted(p for pattern in ("*.txt", "*.txt.gz") for p in path.rglob(pattern) if p.is_file())
+        files = _files_in(path)
         if not files:
             raise CharedgeError(f"{path} holds no *.txt or *.txt.gz: give a folder with text files, or the files themselves.")
         return [Source(str(file)) for file in files]
@@ -135,9 +137,29 @@ def _find(name: str) -> list[Source]:
     raise CharedgeError(f"{name} is no file, folder or named corpus: give a path, or one of {', '.join(NAMED)}.")
 
 
+def _files_in(folder: Path) -> list[Path]:
+    """The *.txt and *.txt.gz in a folder and the folders in it, sorted by path; links to folders are not followed.
+
+    Raises:
+        CharedgeError: one of the folders cannot be read, or a file's link leads nowhere.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise unreadable(Path(error.filename), error) from None
+
+    found = []
+    for parent, _, names in os.walk(folder, onerror=refuse):
+        sources = [Source(str(Path(parent, name))) for name in names if name.endswith((".txt", ".txt.gz"))]
+        found += [Path(source.name) for source in sources if not source.is_pipe()]
+    return sorted(found)
+
+
 def cache_folder() -> Path:
-    """Where downloads and encoded corpora are kept; it may not exist yet."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "charedge"
+    """The folder of downloads and encoded corpora. It may not exist yet, and cannot be made for a user without a home folder."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "charedge"
+    except RuntimeError:  # no HOME, and no entry in the system's list of users
+        return Path(os.devnull) / "charedge"
 
 
 def _python_docs() -> bytes:

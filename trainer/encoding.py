@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 import unicodedata
+import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
+from ..runtime.cli import say
 from ..runtime.errors import CharedgeError
-from ..runtime.files import leftovers, write_atomically
+from ..runtime.files import replacing, write_atomically
 from ..runtime.text import Normalization
-from ..runtime.vocabulary import Vocabulary
-from .corpus import Source, cache_folder, find_sources
+from ..runtime.vocabulary import UNKNOWN_ID, Vocabulary
+from .corpus import BLOCK_BYTES, Source, cache_folder, find_sources
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised when the files in the cache come to mean something else."""
 SMALL_BYTES = 16 << 20
 """Corpora up to this size are encoded anew each time, and leave nothing in the cache."""
@@ -64,6 +64,16 @@ class IdFile:
         """A view of the characters from `start` to before `stop`."""
         return IdFile(self._provisional[start:stop], self._table, self._points)
 
+    def encoded_by(self, vocabulary: Vocabulary) -> IdFile:
+        """The same characters with the ids of another vocabulary."""
+        alphabet = self._points.tobytes().decode("utf-32-le")
+        return IdFile(self._provisional, vocabulary.encode(alphabet), self._points)
+
+    @property
+    def has_unknown(self) -> bool:
+        """Whether some character of the text is `[UNK]`."""
+        return UNKNOWN_ID in self._table
+
     def text(self, start: int, stop: int) -> str:
         """The characters from `start` to before `stop`, also those whose id is `[UNK]`."""
         return self._points[self._provisional[start:stop]].tobytes().decode("utf-32-le")
@@ -81,10 +91,20 @@ class Encoded:
     """Of the normalised text in UTF-8, with all its characters."""
     characters: int
     """Of the normalised text."""
-    skipped: int
-    """Those of them that a given vocabulary has not; they are left out of `ids`."""
+    left_out: dict[str, int]
+    """Characters that a given vocabulary does not have, and how often each occurs, most frequent first; `ids` is without them."""
     unknown: Literal["skip", "unk"]
     """`unk` if rare characters became `[UNK]`."""
+
+    @property
+    def skipped(self) -> int:
+        """How many of the text's characters were left out."""
+        return sum(self.left_out.values())
+
+    def extended(self, vocabulary: Vocabulary) -> Encoded:
+        """The same text by a vocabulary that has all characters of this one, and others."""
+        ids = self.ids.encoded_by(vocabulary)
+        return replace(self, vocabulary=vocabulary, ids=ids, unknown="unk" if ids.has_unknown else "skip")
 
 
 def encode_corpus(
@@ -93,6 +113,7 @@ def encode_corpus(
     vocabulary: Vocabulary | None = None,
     min_count: int = 1,
     progress: Progress = lambda done, total: None,
+    unknown: Literal["skip", "unk"] = "skip",
 ) -> Encoded:
     """Read text files, folders, .gz files and named corpora, one after the other, and encode them.
 
@@ -102,27 +123,28 @@ def encode_corpus(
         vocabulary: one to keep to, or None for that of the text.
         min_count: characters that occur less often become `[UNK]`; a given `vocabulary` has settled that already.
         progress: called with the bytes read, over all passes, and how many that will be.
+        unknown: what becomes of characters outside a given `vocabulary`: they are left out, or `[UNK]`.
 
     Raises:
         CharedgeError: a source is missing, unreadable, empty, binary or not UTF-8, changes meanwhile, or has too few or
             too many distinct characters; or a large corpus finds no place in the cache.
     """
     found = find_sources(sources)
-    provisional, census = _encode(Text(found, normalization, vocabulary), progress)
-    rare = 0
+    provisional, census = _encode(Text(found, normalization, vocabulary if unknown == "skip" else None), progress)
     if vocabulary is None:
         frequent = [character for character, count in zip(census.alphabet, census.counts, strict=True) if count >= min_count]
         if len(frequent) < 2:
             raise CharedgeError(f"--min-count {min_count} leaves fewer than two characters of the text: give a smaller one.")
-        vocabulary, rare = Vocabulary.of(frequent), len(census.alphabet) - len(frequent)
+        vocabulary = Vocabulary.of(frequent)
+    ids = IdFile(provisional, vocabulary.encode(census.alphabet), _points(census.alphabet))
     return Encoded(
         vocabulary=vocabulary,
-        ids=IdFile(provisional, vocabulary.encode(census.alphabet), _points(census.alphabet)),
+        ids=ids,
         files=[source.name for source in found],
         sha256=census.sha256,
         characters=census.characters,
-        skipped=census.characters - len(provisional),
-        unknown="unk" if rare else "skip",
+        left_out=census.left_out,
+        unknown="unk" if ids.has_unknown else "skip",
     )
 
 
@@ -143,16 +165,13 @@ class Census:
     """Of the whole text, with those that a given vocabulary has not."""
     sha256: str
     """Of the whole text in UTF-8."""
+    left_out: dict[str, int]
+    """The characters that a given vocabulary does not have, and how often each occurs, most frequent first."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Of the provisional ids."""
         return np.dtype("u1" if len(self.alphabet) <= 256 else "<u2")
-
-    def fits(self, size: int) -> bool:
-        """Whether its parts fit together, and a file of `size` bytes of ids."""
-        ids = sum(self.counts)
-        return 0 < ids <= self.characters and size == ids * self.dtype.itemsize and len(self.counts) == len(set(self.alphabet))
 
 
 class Encoder:
@@ -168,6 +187,7 @@ class Encoder:
         self._known = None if vocabulary is None else _is_in(vocabulary)
         self._ids = np.full(CODE_POINTS, UNSEEN, np.uint16)  # the provisional id of each code point
         self._counts = np.zeros(UNSEEN, np.int64)
+        self._left_out: Counter[int] = Counter()  # by code point
         self._alphabet = ""
         self._bytes = 1  # of an id
         self._characters, self._sha256 = 0, hashlib.sha256()
@@ -185,12 +205,16 @@ class Encoder:
 
     def census(self) -> Census:
         counts = self._counts[: len(self._alphabet)].tolist()
-        return Census(self._alphabet, counts, self._characters, self._sha256.hexdigest())
+        left_out = {chr(point): count for point, count in self._left_out.most_common()}
+        return Census(self._alphabet, counts, self._characters, self._sha256.hexdigest(), left_out)
 
     def _write(self, points: np.ndarray) -> None:
         """Go on with some more code points: uint32 [n]."""
         if self._known is not None:
-            points = points[self._known[points]]
+            known = self._known[points]
+            others, counts = np.unique(points[~known], return_counts=True)
+            self._left_out.update(dict(zip(others.tolist(), counts.tolist(), strict=True)))
+            points = points[known]
         ids = self._ids[points]
         if ids.max(initial=0) == UNSEEN:
             self._learn(points[ids == UNSEEN])
@@ -345,41 +369,45 @@ def _in_cache(text: Text, advance: Advance) -> tuple[np.ndarray, Census]:
 def _load(path: Path) -> tuple[np.ndarray, Census] | None:
     """An entry of the cache, or None if there is none, or a damaged one. Beside the ids is their census, as JSON."""
     try:
-        census = Census(**json.loads(path.with_suffix(".json").read_bytes()))
-        if census.fits(path.stat().st_size):
-            return _map(path, census), census
-    except (OSError, ValueError, TypeError):
+        with path.open("rb") as file:
+            fields = json.loads(path.with_suffix(".json").read_bytes())
+            checksum, census = fields.pop("checksum"), Census(**fields)
+            if checksum == _checksum(file, census):
+                return _map(file, census), census
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
+    say(f"the cached corpus {path} is damaged: encoding the text again")
     return None
 
 
 def _save(path: Path, write: Callable[[BinaryIO], Census]) -> tuple[np.ndarray, Census]:
-    """Make an entry of the cache: the ids beside their place, then renamed, then the census that says that they are whole.
+    """Make an entry of the cache: the ids, then their census with the checksum of both.
 
     Raises:
         OSError: the cache cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in leftovers(path.parent, ".*.ids.*"):
-        with suppress(OSError):  # another process was faster
-            leftover.unlink()
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.{os.getpid()}")  # containers may share a cache and a number
-    try:
-        with partial.open("w+b") as file:
-            census = write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        ids = _map(partial, census)
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    write_atomically(path.with_suffix(".json"), json.dumps(asdict(census)).encode())
+    with replacing(path) as file:
+        census = write(file)
+        file.flush()
+        checksum, ids = _checksum(file, census), _map(file, census)
+    write_atomically(path.with_suffix(".json"), json.dumps({**asdict(census), "checksum": checksum}).encode())
     return ids, census
 
 
-def _map(path: Path, census: Census) -> np.ndarray:
-    return np.memmap(path, census.dtype, mode="r").view(np.ndarray)
+def _checksum(file: BinaryIO, census: Census) -> int:
+    """The CRC-32 of the ids in a file and of their census. It finds accidents, at some GB/s, so that each use can check."""
+    checksum = zlib.crc32(json.dumps(asdict(census), sort_keys=True).encode())
+    file.seek(0)
+    while block := file.read(BLOCK_BYTES):
+        checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
+def _map(file: BinaryIO, census: Census) -> np.ndarray:
+    return np.memmap(file, census.dtype, mode="r").view(np.ndarray)  # pyright: ignore[reportArgumentType,reportCallIssue]
 
 
 def _sum(progress: Progress, total: int) -> Advance:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..runtime.errors import CharedgeError
 from ..runtime.lock import FileLock, Held
+from .run import Run
 
 LOCK = ".lock"
 
@@ -17,8 +18,13 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold a run folder, which is made if it is missing and removed again if it stays empty.
 
     Raises:
-        CharedgeError: another process trains into the folder, or it cannot be written.
+        CharedgeError: another process trains into the folder, it cannot be written, or its checkpoints would be elsewhere.
     """
+    checkpoints = Run(folder).checkpoints
+    if checkpoints.is_symlink():
+        raise CharedgeError(
+            f"{checkpoints} is a symbolic link, and a training writes only into its own folder: put the folder itself in its place."
+        )
     try:
         made = _make(folder)
         lock = FileLock(folder / LOCK)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from ..runtime.sampling import Sampler, Sampling, random_rows
 from ..runtime.scoring import to_bits
 from ..runtime.vocabulary import Vocabulary
 from .accelerators import Hardware, is_out_of_memory
-from .checkpoints import Position, restore_checkpoint, save_checkpoint
+from .checkpoints import Position, read_epoch, restore_checkpoint, save_checkpoint, unwritable
 from .cluster import is_chief, workers
 from .curves import draw_curves
 from .dataset import BATCHINGS, Ids, prefetched
@@ -152,6 +153,8 @@ class Training:
         self.state = self._zero_state()
         self.trained = False  # the weights are random
         self.history: list[Epoch] = []
+        self._check_teachers()
+        self.config = replace(config, teachers_sha256=self.teachers.sha256)
 
     def _batch_size(self) -> int:
         """The configured one, or what the text has windows for."""
@@ -160,9 +163,25 @@ class Training:
             raise InvalidOption(f"--batch-size {self.config.batch_size} cannot be shared by {replicas} devices: give a multiple.")
         return min(self.config.batch_size, max(windows // replicas, 1) * replicas)
 
-    def _zero_state(self) -> Any:
+    def _check_teachers(self) -> None:
+        """
+        Raises:
+            CharedgeError: a teacher has other weights than when the run was started.
+        """
+        for path, before, now in zip(self.config.teachers, self.config.teachers_sha256, self.teachers.sha256, strict=False):
+            if before != now:
+                raise CharedgeError(
+                    f"--teacher {path} has other weights than when {self.run.path} was started: put the run back that was there, "
+                    "or train again with --overwrite."
+                )
+
+    @property
+    def _state_shape(self) -> tuple[int, int]:
         """The model's, and the teachers' beside it."""
-        return deal(self.strategy, np.zeros((self.batches.batch_size, self.size + self.teachers.size), np.float32))
+        return self.batches.batch_size, self.size + self.teachers.size
+
+    def _zero_state(self) -> Any:
+        return deal(self.strategy, np.zeros(self._state_shape, np.float32))
 
     @property
     def variables(self) -> list[Any]:
@@ -180,12 +199,53 @@ class Training:
         self.trained = True
 
     def resume(self, warn: Callable[[str], object]) -> None:
-        """Go back to the newest checkpoint."""
+        """Go back to the newest checkpoint, and write the best weights again if their file is missing.
+
+        Raises:
+            CharedgeError: there is no checkpoint, or the parts of the run folder disagree.
+        """
         self.position, state = restore_checkpoint(self.run.checkpoints, self.variables, warn)
-        if state is not None:
-            self.state = deal(self.strategy, state)
         self.history = self.run.history()[: self.position.epoch]
+        if [epoch.epoch for epoch in self.history] != list(range(1, self.position.epoch + 1)):
+            raise CharedgeError(
+                f"{self.run.path / 'history.csv'} lacks some of the {self.position.epoch} epochs that are finished: copy it from a "
+                "backup, or train again with --overwrite; `charedge convert` works without it."
+            )
+        if state is not None:
+            if state.shape != self._state_shape or self.position.step >= self.batches.steps:
+                raise CharedgeError(
+                    f"{self.run.path} disagrees with itself (config.json and {self.run.checkpoints.name}): copy the run folder "
+                    "again, or train again with --overwrite."
+                )
+            self.state = deal(self.strategy, state)
+        if self.history and self.writes and not zipfile.is_zipfile(self.run.model):
+            self._write_best(warn)
         self.trained = True
+
+    def _write_best(self, warn: Callable[[str], object]) -> None:
+        """Write `model.keras` from the checkpoint of the best epoch.
+
+        Raises:
+            CharedgeError: no checkpoint holds it any more, or the file cannot be written.
+        """
+        best = min(self.history, key=lambda epoch: epoch.validation_nats_per_character).epoch
+        arrays = read_epoch(self.run.checkpoints, best, self.variables)
+        if arrays is None:
+            raise CharedgeError(
+                f"{self.run.model} is missing or damaged, and no checkpoint holds its weights, those of epoch {best}, any more: "
+                "copy it from a backup, or train again with --overwrite."
+            )
+        values = {id(variable): array for variable, array in zip(self.variables, arrays, strict=True)}
+        averages = zip(self.model.trainable_variables, self._averages(), strict=False)
+        values |= {id(variable): values[id(average)] for variable, average in averages}
+        try:
+            self._save_model([values[id(weight)] for weight in self.model.weights])
+        except OSError as error:
+            raise unwritable(self.run.path, self.run.model, error) from None
+        warn(f"{self.run.model} was missing or damaged; it was written again from the checkpoint of epoch {best}.")
+
+    def _save_model(self, weights: list[np.ndarray]) -> None:
+        save_model(weights, len(self.data.vocabulary), self.config, self.run.model)
 
     def train(self, progress: Progress) -> list[Epoch]:
         """Train up to the last epoch of the configuration, or until patience ends.
@@ -195,7 +255,7 @@ class Training:
 
         Raises:
             CharedgeError: a gradient is wrong on this hardware; the loss is NaN or infinite; or another worker is gone.
-            Interrupted: SIGINT or SIGTERM came; a checkpoint was saved after the step under way.
+            Interrupted: SIGINT, SIGTERM or SIGHUP came; a checkpoint was saved after the step under way.
         """
         with progress, deferred_interrupts() as request, deterministic(not self.hardware.gpus):
             try:
@@ -335,14 +395,13 @@ class Training:
     def _write_results(self, epoch: Epoch, is_best: bool) -> None:
         try:
             if is_best:
-                save_model(self.model.get_weights(), len(self.data.vocabulary), self.config, self.run.model)
+                self._save_model(self.model.get_weights())
             self.run.write_history(self.history)
             self._write_events(epoch)
             draw_curves(self.history, self.run.path / "curves.png")
             self.run.write_config(replace(self.config, ended=datetime.now(timezone.utc).isoformat(timespec="seconds")))
         except (OSError, tf.errors.OpError) as error:
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise CharedgeError(f"{self.run.path} cannot be written ({reason}): make room, then go on with --resume.") from None
+            raise unwritable(self.run.path, self.run.path, error) from None
 
     def _write_events(self, epoch: Epoch) -> None:
         with tf.summary.create_file_writer(str(self.run.path)).as_default(step=epoch.epoch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..runtime.errors import CharedgeError
+from ..runtime.files import partial_folder, write_atomically
 from ..runtime.manifest import STATES_PER_LAYER
 from ..runtime.vocabulary import Vocabulary
 from .run import GATES, Cell, Config, Run
@@ -81,9 +83,9 @@ def save_model(weights: Sequence[np.ndarray], vocabulary_size: int, config: Conf
     """
     model = build_model(vocabulary_size, config)
     model.set_weights(list(weights))
-    partial = path.with_name(f".partial.{path.name}")
-    model.save(partial)
-    partial.replace(path)
+    with partial_folder(path.parent) as folder:  # Keras would write through a link
+        model.save(folder / path.name)
+        write_atomically(path, (folder / path.name).read_bytes())
 
 
 def load_model(run: Run, layers: Mapping[str, Any] = LAYERS) -> keras.Model:
@@ -98,7 +100,7 @@ def load_model(run: Run, layers: Mapping[str, Any] = LAYERS) -> keras.Model:
     """
     config, vocabulary = run.config(), run.vocabulary()
     if not run.model.exists():
-        raise CharedgeError(f"{run.path} has no {run.model.name} yet: let `charedge train --resume` finish an epoch.")
+        raise CharedgeError(f"{run.path} has no {run.model.name}: `charedge train --resume --output {run.path}` writes it.")
     try:
         with tf.device(CPU):
             trained: Any = keras.saving.load_model(run.model, compile=False)
@@ -134,6 +136,14 @@ def transferred_weights(model: keras.Model, config: Config, old: Vocabulary, new
     weights[1:-2] = trained[1:-2]
     weights[-2][:, here], weights[-1][here] = trained[-2][:, there], trained[-1][there]
     return weights
+
+
+def weights_sha256(model: keras.Model) -> str:
+    """A hash of a model's weights, the same for the same numbers however the file that they came from was written."""
+    digest = hashlib.sha256()
+    for weight in model.get_weights():
+        digest.update(repr(weight.shape).encode() + np.ascontiguousarray(weight, np.float32).tobytes())
+    return digest.hexdigest()
 
 
 def layer_weights(model: keras.Model, name: str) -> list[np.ndarray]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..runtime.errors import CharedgeError
 from ..runtime.scoring import to_bits
+from ..runtime.streams import harmless, write_error
 from .run import Epoch
 
 LINE_SECONDS = 15.0
@@ -120,9 +121,9 @@ class Progress:
 
     def _print(self, message: str) -> None:
         if self._bar:
-            self._bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
+            self._bar.console.print(harmless(message), markup=False, highlight=False, soft_wrap=True)
         else:
-            print(message, file=sys.stderr, flush=True)
+            write_error(message)
 
     def _record(self, **fields: Any) -> None:
         """A line of the log, if there is one; a disk that is full ends the log and not the training."""

@@ -213,14 +213,15 @@ def _ask(address: str, message: _Message) -> _Message:
 
 @contextmanager
 def signals_end_the_process() -> Iterator[None]:
-    """Let the system end the process on SIGINT and SIGTERM meanwhile, as Python cannot while C++ holds its lock.
+    """Let the system end the process on SIGINT, SIGTERM and SIGHUP meanwhile, as Python cannot while C++ holds its lock.
 
-    TensorFlow's server takes SIGTERM for itself when it has started; afterwards both signals are handled as before.
+    TensorFlow's server takes SIGTERM for itself when it has started; afterwards the signals are handled as before.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [number for number in ending if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
     try:
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
@@ -20,24 +21,100 @@ GATES: dict[Cell, int] = {"gru": 3, "lstm": 4}
 MAX_HELD_OUT_CHARACTERS = 1_000_000
 CALIBRATION_CHARACTERS = 32_000
 BFLOAT16 = "mixed_bfloat16"
+RUN_FILES = (
+    "model.keras",
+    "history.csv",
+    "curves.png",
+    "events.out.tfevents.*",
+    "vocabulary.txt",
+    "held_out.txt",
+    "calibration.txt",
+    "config.json",
+)
+"""What a training writes into its folder, beside `checkpoints/` and its lock."""
 
-READABLE: dict[str, Callable[[Any], bool]] = {
-    "cell": lambda value: value in ("gru", "lstm"),
-    "layers": lambda value: type(value) is int and 1 <= value <= 64,
-    "units": lambda value: type(value) is int and 1 <= value <= 65_536,
-    "embedding_dim": lambda value: type(value) is int and 1 <= value <= 65_536,
-    "dropout": lambda value: type(value) in (int, float) and 0 <= value < 1,
-    "normalization": lambda value: value in NORMALIZATIONS,
-    "unknown": lambda value: value in ("skip", "unk"),
-    "corpus": lambda value: {"files", "characters", "sha256"} <= value.keys() and all(type(file) is str for file in value["files"]),
-    "quantization_aware": lambda value: value in (None, "int4"),
-    "initialized_from": lambda value: value is None or type(value) is str,
-    "teachers": lambda value: type(value) is list and all(type(path) is str for path in value),
-    "hardware": lambda value: value is None or type(value) is str,
-    "cpu_devices": lambda value: value is None or (type(value) is int and 1 <= value <= 64),
-    "ended": lambda value: value is None or type(value) is str,
+Check = Callable[[Any], bool]
+
+
+def _whole(low: int, high: int) -> Check:
+    return lambda value: type(value) is int and low <= value <= high
+
+
+def _number(low: float, high: float) -> Check:
+    return lambda value: type(value) in (int, float) and low <= value <= high
+
+
+def _share(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1
+
+
+def _one_of(*choices: Any) -> Check:
+    return lambda value: any(value is choice or (type(value) is str and value == choice) for choice in choices)
+
+
+def _text(value: Any) -> bool:
+    return type(value) is str and "\0" not in value  # which no path can have
+
+
+def _hash(value: Any) -> bool:
+    return type(value) is str and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def _list_of(check: Check) -> Check:
+    return lambda value: type(value) is list and all(map(check, value))
+
+
+def _or_none(check: Check) -> Check:
+    return lambda value: value is None or check(value)
+
+
+READABLE: dict[str, Check] = {
+    "cell": _one_of("gru", "lstm"),
+    "layers": _whole(1, 64),
+    "units": _whole(1, 65_536),
+    "embedding_dim": _whole(1, 65_536),
+    "dropout": _share,
+    "sequence_length": _whole(1, 1_000_000),
+    "batch_size": _whole(1, 1_000_000),
+    "epochs": _whole(1, 1_000_000),
+    "learning_rate": lambda value: _number(0, 1e308)(value) and value > 0,
+    "validation_split": lambda value: _share(value) and value > 0,
+    "normalization": _one_of(*NORMALIZATIONS),
+    "unknown": _one_of("skip", "unk"),
+    "seed": _whole(0, 2**32 - 1),
+    "precision": _one_of("float32", BFLOAT16, "mixed_float16"),
+    "corpus": lambda value: (
+        type(value) is dict
+        and {"files", "characters", "sha256"} <= value.keys()
+        and all(_list_of(_text)(value.get(name, [])) for name in ("files", "sources"))
+        and all(_whole(0, 2**63 - 1)(value.get(name, 0)) for name in ("characters", "skipped"))
+        and _text(value["sha256"])
+    ),
+    "versions": lambda value: type(value) is dict,
+    "learning_rate_decay": _one_of("none", "cosine"),
+    "warmup": _whole(0, 1_000_000_000),
+    "weight_decay": _number(0, 1e308),
+    "clip_norm": _number(0, 1e308),
+    "average": _share,
+    "patience": _whole(0, 1_000_000),
+    "embedding_dropout": _share,
+    "output_dropout": _or_none(_share),
+    "weight_drop": _share,
+    "batching": _one_of("shuffled", "carried"),
+    "min_count": _whole(1, 1_000_000_000),
+    "fixed_vocabulary": lambda value: type(value) is bool,
+    "initialized_from": _or_none(_text),
+    "initialized_from_sha256": _or_none(_hash),
+    "teachers": _list_of(_text),
+    "teachers_sha256": _list_of(_hash),
+    "teacher_weight": lambda value: _number(0, 1)(value) and value > 0,
+    "preset": _or_none(_text),
+    "quantization_aware": _one_of(None, "int4"),
+    "hardware": _or_none(_text),
+    "cpu_devices": _or_none(_whole(1, 64)),
+    "ended": _or_none(_text),
 }
-"""What `config.json` may say of that which others than the trainer read."""
+"""What each field of `config.json` may be."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +165,15 @@ class Config:
     min_count: int = 1
     """Characters that are rarer are `[UNK]`."""
     fixed_vocabulary: bool = False
-    """The characters were given, and others in the text are left out."""
+    """The vocabulary does not follow from the text alone: it was given, or has the characters of `initialized_from`, too."""
     initialized_from: str | None = None
     """The run whose weights were the first."""
+    initialized_from_sha256: str | None = None
+    """Of those weights; a resume continues from a checkpoint and does not need them."""
     teachers: Sequence[str] = ()
     """The runs whose predictions were learnt from."""
+    teachers_sha256: Sequence[str] = ()
+    """Of each teacher's weights; none in runs that were made before these were recorded."""
     teacher_weight: float = 0.5
     """How much of the loss is the cross-entropy with the teachers' predictions, the rest being that with the text."""
     preset: str | None = None
@@ -162,11 +243,12 @@ class Run:
 
         That is the validation split (a million characters at most), and the end of the training split.
         """
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.write_config(config)  # first, so that a start that fails leaves a run, which --overwrite replaces
+        self.checkpoints.mkdir(exist_ok=True)
         write_atomically(self._vocabulary, vocabulary.to_bytes())
         write_atomically(self._held_out, held_out[:MAX_HELD_OUT_CHARACTERS].encode())
         write_atomically(self._calibration, train_text[-CALIBRATION_CHARACTERS:].encode())
-        self.write_config(config)
 
     def write_config(self, config: Config) -> None:
         write_atomically(self._config, (json.dumps(asdict(config), indent=2, ensure_ascii=False) + "\n").encode())
@@ -180,6 +262,8 @@ class Run:
             raise CharedgeError(f"{self.path} is not a run folder: give one that `charedge train --output` made.")
         try:
             values = json.loads(self._read(self._config))
+            if type(values) is not dict:
+                raise ValueError("it is not a JSON object")
             required = {field.name for field in fields(Config) if field.default is MISSING} - values.keys()
             if required:
                 raise ValueError(f"it has no {', '.join(sorted(required))}")
@@ -187,7 +271,12 @@ class Run:
             wrong = [name for name, readable in READABLE.items() if name in values and not readable(values[name])]
             if wrong:
                 raise ValueError(f"it has no sensible {', '.join(wrong)}")
-            return Config(**{field.name: values[field.name] for field in fields(Config) if field.name in values})
+            config = Config(**{field.name: values[field.name] for field in fields(Config) if field.name in values})
+            if config.batch_size % (config.cpu_devices or 1):
+                raise ValueError("its cpu_devices do not divide its batch_size")
+            if config.teachers_sha256 and len(config.teachers_sha256) != len(config.teachers):
+                raise ValueError("it has not one teachers_sha256 for each of its teachers")
+            return config
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CharedgeError(f"{self._config} is damaged ({error}): train again, or copy the run folder again.") from None
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ..runtime.errors import CharedgeError
 from ..runtime.vocabulary import Vocabulary
-from .model import build_model, load_model, state_size
+from .model import build_model, load_model, state_size, weights_sha256
 from .run import Run
 
 
@@ -32,6 +32,8 @@ class Teachers:
             CharedgeError: a run cannot be read, or predicts other characters.
         """
         self._models, self._sizes = [], []
+        self.sha256: list[str] = []
+        """Of each run's weights."""
         for run in runs:
             if run.vocabulary() != vocabulary:
                 raise CharedgeError(
@@ -40,7 +42,9 @@ class Teachers:
                 )
             config = run.config()
             model = build_model(len(vocabulary), config, precision, cudnn, layers)
-            model.set_weights(load_model(run).get_weights())
+            trained = load_model(run)
+            model.set_weights(trained.get_weights())
+            self.sha256.append(weights_sha256(trained))
             self._models.append(model)
             self._sizes.append(state_size(config.cell, config.layers, config.units))
         self.size = sum(self._sizes)

@@ -1,9 +1,9 @@
-"""Write a line of text every so many seconds to a display, and go on after a power cut where the text stood.
+"""Write a line of text every so many seconds to a display, and continue the text after a power cut.
 
     python ticker.py bard.tflite --session bard.session --seconds 10 [--display /dev/ttyUSB0] [--width 40]
 
-The display is stdout, or whatever takes lines: a terminal, a serial line, a pipe. The session is saved before its line is shown,
-so a power cut loses at most one line, and no line is shown twice.
+The display is stdout, or whatever takes lines: a terminal, a serial line, a pipe. The session covers a line once `generate` has
+returned it, before it is shown, so a power cut loses at most one line, and no line is shown twice.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def lines(generator, session, seed):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
-    parser.add_argument("--session", type=Path, required=True, help="where to keep where the text stands")
+    parser.add_argument("--session", type=Path, required=True, help="file that the text is resumed from")
     parser.add_argument("--seconds", type=float, default=10, help="from a line to the next")
     parser.add_argument("--display", type=Path, help="what to write to [default: stdout]")
     parser.add_argument("--width", type=int, default=40, help="characters that the display has in a row")

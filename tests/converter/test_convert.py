@@ -188,8 +188,9 @@ def test_ctrl_c_leaves_no_file(converted, start, tmp_path):
 
 def test_bad_input_is_one_sentence(converted, charedge, tmp_path):
     run = converted("int8").run
-    empty, fine = tmp_path / "empty", tmp_path / "m.tflite"
+    empty, file, fine = tmp_path / "empty", tmp_path / "file", tmp_path / "m.tflite"
     empty.mkdir()
+    file.touch()
     for arguments, status, match in (
         ((empty, "--output", fine), 1, "not a whole run folder"),
         ((tmp_path / "missing", "--output", fine), 1, "not a run folder"),
@@ -199,7 +200,7 @@ def test_bad_input_is_one_sentence(converted, charedge, tmp_path):
         ((run, "--output", fine, "--tolerance", "nan"), 2, "--tolerance"),
         ((run,), 2, "--output"),
         ((run, "--output", fine, "--all", tmp_path), 2, "--all"),
-        ((run, "--all", run / "config.json"), 1, "--all"),
+        ((run, "--all", file), 1, "--all"),
         ((run, "--all", tmp_path / "all", "--name", "../m"), 2, "--name"),
         ((run, "--output", fine, "--format", "onnx"), 2, "onnx"),
         ((run, "--all", tmp_path, "--format", "saved-model"), 2, "--all"),

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+from charedge.runtime.model_file import read_model_file
 
 BEFORE = b"the file that was there before"
 KILLED = """
@@ -110,8 +111,8 @@ def test_two_conversions_to_one_place_do_not_mix(converted, destination):
 
 def test_what_only_looks_like_a_leftover_does_not_matter(converted, charedge, destination):
     (destination.parent / f".{destination.name}.swp").touch()
-    (destination.parent / f".{destination.name}.{10**20}").touch()  # more than a process number can be
-    (destination.parent / f".{destination.name}.{2**22}").mkdir()  # one more than Linux gives
+    (destination.parent / f".{destination.name}.20231224").touch()
+    (destination.parent / f".{destination.name}.{2**22}").mkdir()
     others = beside(destination)
     assert charedge("convert", converted("int8").run, "--output", destination).status == 0
     assert beside(destination) == others
@@ -248,3 +249,24 @@ def sentence(result):
 def refused(result, said, destination):
     assert (result.status, said in sentence(result)) == (1, True), result.stderr
     assert list(destination.parent.iterdir()) == []
+
+
+def test_a_run_and_its_models_may_have_names_that_are_not_utf8(train, process, tmp_path):
+    run, folder = tmp_path / "r\udcffn", tmp_path / "all\udcfe"
+    shutil.copytree(train().path, run)
+    result = process("convert", run, "--all", folder)
+    assert result.returncode == 0, result.stderr
+    assert (folder / "r\udcffn-comparison.png").exists()
+    assert read_model_file(folder / "r\udcffn-int8.tflite").manifest.name == "r\ufffdn"
+
+
+def test_tensorflow_is_not_given_a_path_that_is_not_utf8(charedge, corpus, tmp_path):
+    for arguments in (
+        ("convert", "run", "--format", "saved-model", "--output", tmp_path / "\udcff"),
+        ("train", corpus, "--output", tmp_path / "\udcff"),
+        ("train", "--output", tmp_path / "\udcff", "--resume"),
+        ("finetune", "run", "--output", tmp_path / "\udcff"),
+    ):
+        result = charedge(*arguments)
+        assert (result.status, result.stderr.count("\n")) == (1, 1)
+        assert "uDCFF is not UTF-8, which TensorFlow needs" in result.stderr

@@ -391,18 +391,9 @@ def test_an_interrupt_leaves_nothing(export, write, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_what_a_dead_process_of_ours_left_is_cleared(export, write, tmp_path):
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    for name, content in (
-        (f".model.{ended.pid}", "variables"),
-        (f".model.{os.getpid()}", "variables"),  # of a process that had this one's number
-        (f".model.{os.getppid()}", "variables"),
-        (".model.0099", "diary"),
-        (".model.backup", "variables"),
-    ):
-        (tmp_path / name / content).mkdir(parents=True)
+def test_only_what_a_killed_process_of_ours_left_is_removed(export, write, tmp_path):
+    leftover, kept = f".charedge-{'0' * 16}.partial", {".model.20231224", f".model.{os.getpid()}", ".model.backup"}
+    for name in (leftover, *kept):
+        (tmp_path / name / "variables").mkdir(parents=True)
     write(export(**SHAPES[0]).run)
-    kept = {"model", f".model.{os.getppid()}", ".model.0099", ".model.backup"}
-    assert {path.name for path in tmp_path.iterdir()} == kept
-    assert (tmp_path / ".model.0099" / "diary").is_dir()
+    assert {path.name for path in tmp_path.iterdir()} == {"model", *kept}

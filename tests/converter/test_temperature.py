@@ -1,6 +1,8 @@
 """`charedge convert --fit-temperature`: the logits divided by one number, found on the held-out text."""
 
 import json
+import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,18 +13,40 @@ def loss(logits, targets, temperature):
     return -reference.log_softmax(logits / temperature)[np.arange(len(targets)), targets].mean()
 
 
-@pytest.mark.parametrize("right", [0.6, 1.0, 1.7])
-def test_the_temperature_is_the_one_of_least_loss(right):
-    """Targets are drawn from logits, which are then given too large or too small."""
+def best(logits, targets):
+    """The best temperature from 1/4 to 4, by ternary search: the loss is convex in its inverse."""
+    low, high = 0.25, 4.0
+    for _ in range(25):
+        first, second = low + (high - low) / 3, high - (high - low) / 3
+        if loss(logits, targets, 1 / first) < loss(logits, targets, 1 / second):
+            high = second
+        else:
+            low = first
+    return 2 / (low + high)
+
+
+def drawn(random, length, size, spread=2.0):
+    """Logits and targets that are drawn from them."""
+    logits = random.normal(0, spread, (length, size)).astype(np.float32)
+    return logits, (logits + random.gumbel(size=logits.shape)).argmax(axis=1)  # Gumbel-max
+
+
+@pytest.mark.parametrize("size", [2, 11, 300])
+@pytest.mark.parametrize("right", [0.6, 1.7])
+def test_the_temperature_is_the_one_of_least_loss(right, size):
+    """Targets are drawn from logits, which are then given too large or too small, in parts of any length."""
     from charedge.converter.temperature import fit_temperature
 
-    random = np.random.default_rng(3)
-    logits = random.normal(0, 2, (20_000, 11)).astype(np.float32)
-    targets = np.array([random.choice(11, p=np.exp(row)) for row in reference.log_softmax(logits)])
+    logits, targets = drawn(np.random.default_rng(3), 4_001, size)
     logits *= right
-    found = fit_temperature(logits, targets)
-    assert found == pytest.approx(right, rel=0.05)
-    assert loss(logits, targets, found) <= min(loss(logits, targets, found * factor) for factor in (0.98, 0.999, 1.001, 1.02))
+    fit = fit_temperature(np.split(logits, [1, 1500, 1500, 2700]), targets)
+    assert fit.temperature == pytest.approx(right, rel=0.1)
+    assert fit.temperature == pytest.approx(best(logits, targets), rel=0.002)
+    assert fit.before == pytest.approx(loss(logits, targets, 1), abs=1e-5)
+    assert fit.after == pytest.approx(loss(logits, targets, fit.temperature), abs=1e-5)
+    first, second = (logits[:2000], targets[:2000]), (logits[2000:], targets[2000:])
+    unseen = 2000 * loss(*first, best(*second)) + 2001 * loss(*second, best(*first))
+    assert fit.unseen == pytest.approx(unseen / 4001, abs=5e-5)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -31,8 +55,67 @@ def test_the_temperature_stays_within_bounds(sign):
     from charedge.converter.temperature import fit_temperature
 
     targets = np.arange(50) % 3
-    found = fit_temperature((sign * 5 * np.eye(3)[targets]).astype(np.float32), targets)
-    assert found == pytest.approx({1: 0.25, -1: 4.0}[sign])
+    fit = fit_temperature([(sign * 5 * np.eye(3)[targets]).astype(np.float32)], targets)
+    assert fit.temperature == pytest.approx({1: 0.25, -1: 4.0}[sign], rel=0.05)  # the loss is 1e-8 there
+
+
+def test_no_temperature_is_taken_that_does_not_help_on_text_it_was_not_fitted_on():
+    """Halves that want opposite temperatures: the best for both together gains on them, and tells nothing of a third."""
+    from charedge.converter.temperature import fit_temperature
+
+    logits, targets = drawn(np.random.default_rng(4), 2_000, 9)
+    logits[:1000] *= 0.6
+    logits[1000:] *= 3
+    assert loss(logits, targets, best(logits, targets)) < loss(logits, targets, 1) - 0.05
+    fit = fit_temperature([logits], targets)
+    assert fit.temperature == 1
+    assert fit.unseen > fit.before
+
+
+def test_of_many_short_texts_none_is_fitted_against_one_of_its_halves():
+    from charedge.converter.temperature import fit_temperature
+
+    random, fitted = np.random.default_rng(6), 0
+    for _ in range(60):
+        logits, targets = drawn(random, random.integers(2, 60), 5)
+        logits *= random.choice([0.8, 1.0, 1.2])
+        fit, half = fit_temperature([logits], targets), len(targets) // 2
+        if fit.temperature != 1:
+            fitted += 1
+            first, second = (logits[:half], targets[:half]), (logits[half:], targets[half:])
+            assert loss(*first, best(*second)) < loss(*first, 1) + 1e-4
+            assert loss(*second, best(*first)) < loss(*second, 1) + 1e-4
+    assert 5 < fitted < 55
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_a_text_that_is_too_short_to_check_is_left_alone(length):
+    from charedge.converter.temperature import fit_temperature
+
+    logits = np.array([[3.0, 0.0], [0.0, -3.0]], np.float32)[:length]
+    assert fit_temperature([logits], np.array([0, 1])[:length]).temperature == 1
+
+
+def test_logits_that_are_not_finite_are_left_alone():
+    from charedge.converter.temperature import fit_temperature
+
+    logits, targets = drawn(np.random.default_rng(3), 100, 5)
+    logits[70] = np.nan
+    assert fit_temperature([3 * logits], targets).temperature == 1
+
+
+def test_memory_does_not_grow_with_the_text():
+    from charedge.converter.temperature import fit_temperature
+
+    def peak(parts):
+        logits, targets = drawn(np.random.default_rng(1), 500, 200)
+        tracemalloc.start()
+        fit_temperature((logits.copy() for _ in range(parts)), np.tile(targets, parts))
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(40) < peak(2) + 500_000
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +151,11 @@ def test_the_files_logits_are_divided_and_predict_the_held_out_text_better(fitte
     temperature = float(results["fitted"].stderr.split("dividing the logits by ")[1].split(":")[0])
     np.testing.assert_allclose(divided, plain / temperature, rtol=1e-3, atol=2e-3)
     assert loss(divided, targets, 1) < loss(plain, targets, 1) - 0.001
-    assert loss(divided, targets, 1) <= min(loss(plain, targets, t) for t in np.arange(0.5, 3, 0.05)) + 0.001
+    assert loss(divided, targets, 1) <= loss(plain, targets, best(plain, targets)) + 1e-4
+    line = results["fitted"].stderr.split("dividing the logits by ")[1]
+    before, after = map(float, line.split(": ")[1].split(" nats")[0].split(" -> "))
+    assert before == pytest.approx(loss(plain, targets, 1), abs=2e-4)
+    assert after == pytest.approx(loss(divided, targets, 1), abs=2e-4)
 
 
 def test_the_file_says_what_its_logits_were_divided_by_and_is_measured_against_the_same(fitted, charedge):
@@ -78,6 +165,20 @@ def test_the_file_says_what_its_logits_were_divided_by_and_is_measured_against_t
     assert "logits_divided_by" not in json.loads(charedge("info", folder / "plain.tflite", "--json").stdout)["training"]
     for verified in manifest["verified"]:
         assert verified["nats_per_character"] == pytest.approx(verified["reference_nats_per_character"], abs=1e-3)
+
+
+def test_a_fit_that_would_not_help_on_other_text_is_said_and_not_made(fitted, charedge, tmp_path):
+    """The network knows half of the held-out text by heart, and that half wants other logits than the rest."""
+    run, folder, _ = fitted
+    copy = shutil.copytree(run, tmp_path / "run")
+    known = (run / "calibration.txt").read_text(encoding="utf-8")[:3000]
+    scrambled = "".join(np.random.default_rng(1).permutation(list(known[:1000])))
+    (copy / "held_out.txt").write_text(known + 3 * scrambled, encoding="utf-8")
+    result = charedge("convert", copy, "--fit-temperature", "--output", tmp_path / "m.tflite", "--quantization", "float32")
+    assert (result.status, "not dividing the logits" in result.stderr) == (0, True), result.stderr
+    logits, targets = logits_of(folder / "plain.tflite", known + 3 * scrambled)
+    assert loss(logits, targets, best(logits, targets)) < loss(logits, targets, 1) - 0.05
+    np.testing.assert_array_equal(logits_of(tmp_path / "m.tflite", known[:100])[0], logits[:99])
 
 
 def test_a_saved_model_is_divided_too(fitted, process, tmp_path):

@@ -1,5 +1,6 @@
 """The models that come with the package: they write at once, and are as good as the pages say."""
 
+import os
 import shutil
 
 import pytest
@@ -31,6 +32,22 @@ def test_a_file_of_that_name_goes_first(charedge, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ("--prompt", "Hello", "--length", "20", "--seed", "1")
     assert charedge("generate", NAMES[0], *arguments).stdout == charedge("generate", model.path, *arguments).stdout
+
+
+def test_other_things_of_that_name_do_not_hide_the_bundled_model(charedge, tmp_path, monkeypatch):
+    (tmp_path / NAMES[0]).mkdir()
+    os.mkfifo(tmp_path / NAMES[1])
+    monkeypatch.chdir(tmp_path)
+    assert charedge("generate", "--prompt", "ROMEO:", "--length", "5").status == 0
+    for name in NAMES:
+        assert f"model        {name}:" in charedge("info", name).stdout
+
+
+def test_without_a_model_a_file_of_that_name_is_not_used(charedge, tmp_path, monkeypatch):
+    (tmp_path / NAMES[0]).write_bytes(b"nonsense")
+    monkeypatch.chdir(tmp_path)
+    assert charedge("generate", "--prompt", "ROMEO:", "--length", "5").status == 0
+    assert charedge("info", NAMES[0]).status == 1
 
 
 @pytest.mark.parametrize("name", NAMES)

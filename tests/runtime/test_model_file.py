@@ -66,7 +66,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
 def test_a_pipe_and_a_device_are_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero"):
-        with pytest.raises(CharedgeError, match="no regular file"):
+        with pytest.raises(CharedgeError, match="not a regular file"):
             Generator.load(path)
 
 

@@ -15,11 +15,36 @@ def test_a_power_cut_loses_a_line_at_most_and_never_the_session(model):
     command = [sys.executable, power_cuts.__file__, "--cuts", "20", "--seed", "3", "--model", model.path]
     result = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
-    shown, lost = map(
-        int, re.fullmatch(r"20 cuts: (\d+) lines shown, (\d+) lost, every session readable\n", result.stdout).groups()
-    )
+    ticker, generate = result.stdout.splitlines()
+    shown, lost = map(int, re.fullmatch(r"20 cuts: (\d+) lines shown, (\d+) lost, every session readable", ticker).groups())
     assert shown > 20
     assert lost <= 20
+    (covered,) = map(int, re.match(r"20 cuts: (\d+) characters of one text, in the file each time", generate).groups())
+    assert covered > 20
+
+
+BROKEN = {
+    "saved before it is written": "cli._hand_over = lambda saved: (saved.handed_over(), saved.save(), sys.stdout.flush())",
+    "a state of elsewhere": "writing.Mark = lambda token, state, position: Mark(token, 0 * state, position)",
+}
+
+
+@pytest.mark.parametrize("change", BROKEN.values(), ids=BROKEN)
+def test_the_cuts_of_generate_would_notice(model, tmp_path, change):
+    program = (
+        "import sys; from pathlib import Path; import power_cuts\n"
+        "from charedge.runtime import cli, writing; from charedge.runtime.writing import Mark\n"
+        f"{change}\n"
+        "power_cuts.cut_generate(Path(sys.argv[1]), Path(sys.argv[2]), 8, 3)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, model.path, tmp_path],
+        cwd=Path(power_cuts.__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "AssertionError: " in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -40,4 +65,5 @@ def test_a_file_is_on_the_disk_before_it_has_its_name_and_the_name_after(tmp_pat
     monkeypatch.setattr("os.fsync", lambda number: events.append(str((opened / str(number)).readlink())) or fsync(number))
     monkeypatch.setattr(Path, "replace", lambda *names: events.append("renamed") or replace(*names))
     write_atomically(tmp_path / "file", b"content")
-    assert [event.removeprefix(str(tmp_path)) for event in events] == [f"/.file.{os.getpid()}", "renamed", ""]
+    partial, *then = [event.removeprefix(str(tmp_path)) for event in events]
+    assert (re.fullmatch(r"/\.charedge-\w+\.partial", partial) is not None, then) == (True, ["renamed", ""])

@@ -1,8 +1,10 @@
 """One model in several threads: every text and score is what it is in a single thread."""
 
+import itertools
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from random import Random
 
 import pytest
 from charedge.runtime import Generator
@@ -60,6 +62,28 @@ def test_eight_threads_write_what_one_writes(generator, tmp_path):
     with ThreadPoolExecutor(len(CALLS)) as pool:
         written = {name: pool.submit(repeat, call) for name, call in CALLS.items()}
     assert {name: future.result() for name, future in written.items()} == {name: [expected[name]] * rounds for name in CALLS}
+
+
+def test_eight_threads_mix_all_kinds_of_calls(generator):
+    """Each makes every call once, in an order of its own, and reads some of a stream between them."""
+    calls = {name: call for name, call in CALLS.items() if name != "session"}
+    expected = {name: call(generator, None) for name, call in calls.items()}
+    streams = [generator.generate("S", LENGTH, seed=seed, temperature=1.0) for seed in range(8)]
+    start = threading.Barrier(8)
+
+    def mix(number):
+        start.wait()
+        written, stream = {}, generator.stream("S", LENGTH, seed=number, temperature=1.0)
+        pieces = []
+        for name in Random(number).sample(sorted(calls), len(calls)):
+            pieces += itertools.islice(stream, 10)
+            written[name] = calls[name](generator, None)
+        return written, "".join([*pieces, *stream])
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(mix, range(8)))
+    assert [written for written, _ in results] == [expected] * 8
+    assert [text for _, text in results] == streams
 
 
 def test_streams_may_be_advanced_by_turns_from_any_thread(generator):

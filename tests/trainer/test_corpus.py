@@ -1,5 +1,7 @@
+import errno
 import gzip
 import hashlib
+import os
 
 import pytest
 from charedge.runtime import CharedgeError
@@ -87,6 +89,39 @@ def test_a_corpus_that_is_no_text_is_refused(tmp_path, name, data, match):
 def test_a_corpus_that_is_not_there_is_refused(source):
     with pytest.raises(CharedgeError, match=source):
         read([source])
+
+
+@pytest.mark.parametrize("place", ["", "part", "part/deeper"])
+def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch, place):
+    write(tmp_path / "a.txt", b"hello")
+    write(tmp_path / "part" / "deeper" / "b.txt", b"world")
+    hidden, scandir = tmp_path / place, os.scandir
+
+    def refusing(path="."):
+        if os.fspath(path) == str(hidden):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(hidden))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(CharedgeError, match=rf"{hidden} cannot be read \(Permission denied\)"):
+        read([str(tmp_path)])
+
+
+@pytest.mark.parametrize(("target", "match"), [("missing", "does not exist"), ("a.txt", "Too many levels")])
+def test_a_text_in_a_folder_whose_link_leads_nowhere_is_refused(tmp_path, target, match):
+    write(tmp_path / "b.txt", b"hello")
+    (tmp_path / "a.txt").symlink_to(tmp_path / target)
+    with pytest.raises(CharedgeError, match=match):
+        read([str(tmp_path)])
+
+
+def test_a_folder_is_read_once_whatever_links_it_holds(tmp_path):
+    write(tmp_path / "a.txt", b"hello ")
+    write(tmp_path / "b.txt.folder" / "c.txt", b"world")
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "b.txt").symlink_to(tmp_path / "b.txt.folder")
+    assert read([str(tmp_path)]) == "hello world"
 
 
 @pytest.mark.skipif(not (DATA / "shakespeare.txt").exists(), reason="no shakespeare.txt at hand")

@@ -205,38 +205,75 @@ def test_another_content_form_border_or_vocabulary_is_another_entry(write, cache
     assert len(list(cache.glob("*.ids"))) == len(cases)
 
 
+def json_with(**values):
+    return lambda data: json.dumps({**json.loads(data), **values}).encode()
+
+
 @pytest.mark.parametrize(
     ("suffix", "damage"),
     [
         (".ids", lambda data: data[:-1]),
         (".ids", lambda data: data + b"x"),
         (".ids", lambda data: b""),
+        (".ids", lambda data: bytes(len(data))),
+        (".ids", lambda data: b"\xff" * len(data)),
+        (".ids", lambda data: data[::-1]),
+        (".ids", lambda data: data[1:] + data[:1]),
         (".json", lambda data: data[:-1]),
         (".json", lambda data: b"[]"),
         (".json", lambda data: b"{}"),
         (".json", lambda data: b"\xff"),
-        (".json", lambda data: json.dumps({**json.loads(data), "counts": [1]}).encode()),
-        (".json", lambda data: json.dumps({**json.loads(data), "counts": "many"}).encode()),
-        (".json", lambda data: json.dumps({**json.loads(data), "alphabet": None}).encode()),
-        (".json", lambda data: json.dumps({**json.loads(data), "characters": 3}).encode()),
+        (".json", lambda data: b"[" * 100_000),
+        (".json", json_with(counts=[1])),
+        (".json", json_with(counts="many")),
+        (".json", json_with(counts=[1, 1, 2, 3, 1, 1, 1, 1])),  # as many in all
+        (".json", json_with(alphabet=None)),
+        (".json", json_with(alphabet="helo wrx")),
+        (".json", json_with(characters=3)),
+        (".json", json_with(characters=12)),
+        (".json", json_with(sha256="0" * 64)),
+        (".json", json_with(checksum=0)),
+        (".json", json_with(checksum=None)),
     ],
 )
-def test_a_damaged_entry_is_made_again(write, cached, cache, suffix, damage):
+def test_a_damaged_entry_is_made_again_and_said(write, cached, cache, capsys, suffix, damage):
     path = write("hello world")
     encode_corpus([path], "NFC")
     entry = next(cache.glob(f"*{suffix}"))
     before = entry.read_bytes()
+    assert damage(before) != before
     entry.write_bytes(damage(before))
     check(encode_corpus([path], "NFC"), "hello world")
     assert entry.read_bytes() == before
+    said = capsys.readouterr().err
+    assert f"{entry.with_suffix('.ids')} is damaged" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("distinct", [100, 300])
+def test_no_flipped_bit_is_trained_on(write, cached, cache, monkeypatch, distinct):
+    monkeypatch.setattr(encoding, "BLOCK_BYTES", 64)
+    random = np.random.default_rng(5)
+    text = "".join(chr(0x4E00 + i) for i in range(distinct)) * 3
+    path = write(text)
+    encode_corpus([path], "NFC")
+    for entry in sorted(cache.iterdir()):
+        before = entry.read_bytes()
+        for _ in range(60):
+            data = bytearray(before)
+            data[random.integers(len(data))] ^= 1 << random.integers(8)
+            entry.write_bytes(data)
+            check(encode_corpus([path], "NFC"), text)
+        entry.write_bytes(before)
 
 
 @pytest.mark.parametrize("suffix", [".ids", ".json"])
-def test_half_an_entry_is_made_whole(write, cached, cache, suffix):
+def test_half_an_entry_is_made_whole(write, cached, cache, capsys, suffix):
     path = write("hello world")
     encode_corpus([path], "NFC")
     next(cache.glob(f"*{suffix}")).unlink()
     check(encode_corpus([path], "NFC"), "hello world")
+    assert capsys.readouterr().err == ""  # nothing is damaged: a process was killed between the two files
     assert sorted(path.suffix for path in cache.iterdir()) == [".ids", ".json"]
 
 
@@ -256,6 +293,18 @@ def test_without_a_cache_a_medium_corpus_is_kept_in_memory_and_a_large_one_refus
         encode_corpus([path], "NFC")
 
 
+def test_a_user_without_a_home_folder_has_no_cache(write, cached, monkeypatch):
+    """As in a container that runs with the number of a user that its system does not know."""
+
+    def unknown(user):
+        raise KeyError(user)
+
+    for name in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    check(encode_corpus([write("hello world")], "NFC"), "hello world")
+
+
 def test_a_full_disk_leaves_nothing_behind(write, cached, cache, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -271,15 +320,13 @@ def test_what_turns_out_larger_than_memory_goes_to_the_cache(write, cache, monke
     assert sorted(path.suffix for path in cache.iterdir()) == [".ids", ".json"]
 
 
-def test_leftovers_of_dead_processes_are_cleared(write, cached, cache):
+def test_a_leftover_of_a_killed_process_is_removed_and_what_a_user_made_is_not(write, cached, cache):
     cache.mkdir(parents=True)
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    dead, alive = cache / f".abc.ids.12ab.{ended.pid}", cache / f".abc.ids.12ab.{os.getpid()}"
-    dead.touch()
-    alive.touch()
+    leftover, others = cache / f".charedge-{'0' * 16}.partial", {cache / ".abc.ids.12ab.1999999", cache / ".abc.ids.20231224"}
+    for path in (leftover, *others):
+        path.touch()
     encode_corpus([write("hello world")], "NFC")
-    assert (dead.exists(), alive.exists()) == (False, True)
+    assert {path for path in cache.iterdir() if path.name.startswith(".")} == others
 
 
 @pytest.mark.parametrize(("change", "match"), [("grow", "text.txt changed while"), ("vanish", "text.txt does not exist")])

@@ -38,8 +38,8 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def on_a_terminal(monkeypatch, **options):
-    """What the epoch writes to a pseudo-terminal in the place of stderr."""
+def on_a_terminal(monkeypatch, show=show, **options):
+    """What is written to a pseudo-terminal in the place of stderr, by default by an epoch."""
     master, slave = pty.openpty()
     with monkeypatch.context() as patch, os.fdopen(slave, "w") as stderr:
         patch.setenv("TERM", "xterm")
@@ -61,6 +61,20 @@ def test_a_terminal_shows_a_bar_that_disappears(monkeypatch):
     assert "\x1b[2K" in written[bar:]
     assert "train 1.5000  validation 1.2500 nats" in written
     assert "untrained loss" in written
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_text_cannot_control_the_terminal(monkeypatch, quiet):
+    def show(quiet):
+        with Progress(epochs=3, steps=2, quiet=quiet) as progress:
+            progress.start_epoch(1, 0)
+            progress.say("a sample: \x1b]0;title\x07\x9b3J\u202e[red]")
+            progress.warn("the log \x1b]0;title\x07\u202e cannot be written.")
+
+    written = on_a_terminal(monkeypatch, show, quiet=quiet)
+    assert "\\u001B]0;title\\u0007\\u202E cannot be written." in written
+    assert ("a sample: \\u001B]0;title\\u0007\\u009B3J\\u202E[red]" in written) == (not quiet)
+    assert not {"\x1b]", "\x07", "\x9b", "\u202e"} & {*written, *(written[i : i + 2] for i in range(len(written)))}
 
 
 def test_a_pipe_gets_a_plain_line_now_and_then(capsys, every_batch):

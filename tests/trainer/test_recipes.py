@@ -4,10 +4,12 @@ import csv
 import itertools
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 import reference
+from charedge.runtime.vocabulary import Vocabulary
 from conftest import REPOSITORY, TINY, checkpoint, config_of
 
 
@@ -182,6 +184,66 @@ def test_rare_characters_are_unknown_ones(process, corpus, charedge, tmp_path):
     manifest = json.loads(charedge("info", tmp_path / "m.tflite", "--json").stdout)
     assert manifest["unknown"] == "unk"
     assert process("train", "--resume", "--output", run, "--epochs", "2").returncode == 0
+
+
+@pytest.fixture
+def half_known(corpus, tmp_path):
+    """A text, and a vocabulary that lists a little less than half of it."""
+    text = tmp_path / "half.txt"
+    text.write_text(corpus.read_text()[:5_000].replace("x", "y") + "x" * 40 + "\u00e9" * 6_000 + "\u00e8" * 30, encoding="utf-8")
+    vocabulary = tmp_path / "known.txt"
+    vocabulary.write_bytes(Vocabulary.of(set(text.read_text(encoding="utf-8")) - set("\u00e9\u00e8x")).to_bytes())
+    return text, vocabulary
+
+
+def test_a_vocabulary_that_leaves_out_most_of_a_text_is_refused(charedge, half_known, tmp_path):
+    text, vocabulary = half_known
+    result = charedge("train", text, "--vocabulary", vocabulary, "--output", tmp_path / "run", *TINY)
+    assert result.status == 1
+    assert f"6,070 of 11,070 characters are not in --vocabulary {vocabulary}" in result.stderr
+    assert "('\u00e9' 6,000 times, 'x' 40 times, '\u00e8' 30 times)" in result.stderr
+    assert "--allow-unknown" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_vocabulary_leaves_out_is_said_and_counted(charedge, half_known, tmp_path):
+    text, vocabulary = half_known
+    run, options = tmp_path / "run", (*TINY, "--epochs", "1", "--allow-unknown")
+    result = charedge("train", text, "--vocabulary", vocabulary, "--output", run, *options)
+    assert result.status == 0, result.stderr
+    assert "warning: 6,070 of 11,070 characters" in result.stderr
+    assert "5,000 characters (6,070 others left out), " in result.stderr
+    assert config_of(run)["corpus"]["skipped"] == 6_070
+    shutil.copy(vocabulary, tmp_path / "same.txt")
+    result = charedge("train", "--resume", "--output", run, "--vocabulary", tmp_path / "same.txt")
+    assert (result.status, "5,000 characters (6,070 others left out), " in result.stderr) == (0, True), result.stderr
+    (tmp_path / "same.txt").write_bytes(Vocabulary.of("abc").to_bytes())
+    result = charedge("train", "--resume", "--output", run, "--vocabulary", tmp_path / "same.txt")
+    assert (result.status, "is not the vocabulary" in result.stderr) == (1, True), result.stderr
+
+
+def test_a_minimum_count_cannot_be_given_with_a_vocabulary(charedge, half_known, tmp_path):
+    text, vocabulary = half_known
+    result = charedge("train", text, "--vocabulary", vocabulary, "--min-count", "3", "--output", tmp_path / "run")
+    assert (result.status, "--min-count 3 and --vocabulary" in result.stderr) == (2, True), result.stderr
+
+
+def test_a_warm_start_sends_rare_characters_to_unknown(train, charedge, corpus, tmp_path):
+    """Not those that the first run knows, however rare they are."""
+    text, run = tmp_path / "text.txt", tmp_path / "run"
+    content = corpus.read_text()[:20_000] + "\u6f22" * 9 + "\u5b57" * 4
+    text.write_text(content, encoding="utf-8")
+    options = ("--epochs", "1", "--batch-size", "16", "--sequence-length", "50", "--precision", "float32")
+    result = charedge("train", text, "--init-from", train().path, "--output", run, "--min-count", "5", *options)
+    assert result.status == 0, result.stderr
+    assert "20,013 characters, " in result.stderr
+    config, before = config_of(run), (train().path / "vocabulary.txt").read_text().splitlines()
+    assert (config["unknown"], config["min_count"], config["corpus"]["skipped"]) == ("unk", 5, 0)
+    tokens = (run / "vocabulary.txt").read_text(encoding="utf-8").splitlines()
+    assert set(tokens) == {*before, "\u6f22"}
+    assert (run / "held_out.txt").read_text(encoding="utf-8") == content[int(20_013 * 0.9) :]
+    resumed = charedge("train", "--resume", "--output", run, "--epochs", "2")
+    assert (resumed.status, "20,013 characters, " in resumed.stderr) == (0, True), resumed.stderr
 
 
 def test_a_weight_is_dropped_for_a_whole_window_and_the_rest_made_up_for():

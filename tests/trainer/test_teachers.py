@@ -1,6 +1,8 @@
 """`charedge train --teacher`: learning from what finished runs predict."""
 
 import json
+import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -123,3 +125,42 @@ def test_bad_teachers_are_one_sentence_and_leave_nothing(teachers, charedge, cor
     assert (result.status, match in result.stderr) == (status, True), result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.parametrize("option", ["--teacher", "--init-from"])
+@pytest.mark.parametrize("name", ["run", "./run", "../{folder}/run", "link", "link/run", "run/part", "."])
+def test_a_run_is_not_read_where_the_new_one_is_written(charedge, corpus, tmp_path, monkeypatch, option, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "run" if name == "link" else tmp_path)
+    other = name.format(folder=tmp_path.name)
+    for output, read in ((tmp_path / "run", other), (other, tmp_path / "run")):
+        result = charedge("train", corpus, "--output", output, option, read, "--overwrite", *TINY)
+        assert (result.status, f" and {option} {Path(read)} are " in result.stderr) == (2, True), result.stderr
+
+
+def test_runs_side_by_side_are_not_taken_for_one_in_the_other(charedge, corpus, tmp_path):
+    result = charedge("train", corpus, "--output", tmp_path / "run", "--teacher", tmp_path / "run2", *TINY)
+    assert (result.status, "run2 is not a run folder" in result.stderr) == (1, True), result.stderr
+
+
+def test_a_student_that_became_its_own_teacher_is_not_resumed(student, charedge, tmp_path):
+    run = shutil.copytree(student.path, tmp_path / "run")
+    (run / "config.json").write_text(json.dumps({**config_of(run), "teachers": [str(run)], "teachers_sha256": []}))
+    result = charedge("train", "--resume", "--output", run)
+    assert (result.status, "are the same folder" in result.stderr) == (2, True), result.stderr
+
+
+def test_a_teacher_with_other_weights_is_not_resumed_with(teachers, student, charedge, tmp_path):
+    run = shutil.copytree(student.path, tmp_path / "run")
+    config = config_of(run)
+    hashes = config.pop("teachers_sha256")
+    assert len(set(hashes)) == 2
+    changed = {**config, "teachers": [str(teachers[1]), str(teachers[1])]}  # as if the first had been trained again
+    (run / "config.json").write_text(json.dumps({**changed, "teachers_sha256": hashes}))
+    result = charedge("train", "--resume", "--output", run)
+    assert (result.status, f"--teacher {teachers[1]} has other weights" in result.stderr) == (1, True), result.stderr
+    (run / "config.json").write_text(json.dumps(config))  # as runs were before hashes were recorded
+    result = charedge("train", "--resume", "--output", run)
+    assert result.status == 0, result.stderr
+    assert config_of(run)["teachers_sha256"] == hashes

@@ -287,11 +287,12 @@ def test_kill_9_loses_nothing_but_what_no_checkpoint_holds(train, corpus, proces
     first = subprocess.run([*command, corpus, "--output", run, *options], capture_output=True, check=False)
     assert first.returncode == -signal.SIGKILL
     assert "-step-0000000" not in sorted((run / "checkpoints").iterdir())[-1].name  # it was in the middle of an epoch
-    (run / "checkpoints" / ".epoch-00000-step-0000099.npz.999999999").write_bytes(b"half")
+    (run / "checkpoints" / f".charedge-{'0' * 16}.partial").write_bytes(b"half")
     again = ["--output", run, "--resume", "--checkpoint-minutes", "0.0001"]
     second = subprocess.run([*command, *again], capture_output=True, check=False)
     assert second.returncode == -signal.SIGKILL
     assert process("train", "--output", run, "--resume").returncode == 0
+    assert {path.suffix for path in (run / "checkpoints").iterdir()} == {".npz"}
     expected, found = checkpoint(train("--dropout", "0.2").path), checkpoint(run)
     assert all((expected[key] == found[key]).all() for key in expected if key != "position")
 

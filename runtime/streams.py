@@ -1,0 +1,91 @@
+"""Standard input, output and error: there from the start, UTF-8 where a program reads them, harmless where a terminal does."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import sys
+from contextlib import suppress
+from typing import Any, TextIO
+
+STDOUT = "<stdout>"  # the file that errors of stdout name
+HARMFUL = re.compile(
+    "[\0-\x08\x0b-\x1f\x7f-\x9f"  # controls but newline and tab: a terminal obeys them
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional controls: text is read in another order than it is shown
+    "\u2028\u2029"  # separators of lines and paragraphs: some programs end a line there
+    "\ud800-\udfff]"  # surrogates: bytes of a file's name that are not UTF-8
+)
+
+
+def harmless(text: str) -> str:
+    r"""The text as a terminal can show it: characters of `HARMFUL` as `\uXXXX`."""
+    return HARMFUL.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04X}"
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    r"""A value as JSON for stdout: characters of `HARMFUL`, and on a terminal that is not UTF-8 all but ASCII, as `\uXXXX`."""
+    ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    return harmless(json.dumps(value, ensure_ascii=ascii_only, indent=indent))
+
+
+class Stdout(io.TextIOWrapper):
+    """A stdout whose errors name it as their file, and that text cannot control where it is a terminal."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._is_terminal = self.isatty()
+
+    def write(self, text: str, /) -> int:
+        try:
+            super().write(harmless(text) if self._is_terminal else text)
+        except OSError as error:
+            error.filename = STDOUT
+            raise
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            error.filename = STDOUT
+            raise
+
+
+def prepare_streams() -> None:
+    """Open the streams that the caller has closed, and make stdout safe to write any text to.
+
+    A closed descriptor would be given to the next file that is opened, and warnings would be written into that file. So each gets
+    the null device before anything else is opened: reading stdin and writing stdout then fail, and what goes to stderr is lost.
+
+    A pipe or a file gets UTF-8 in every locale. A terminal keeps its encoding, and what it cannot show is escaped.
+    """
+    for name, flags, mode in (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_RDWR, "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, flags)  # the lowest that is free, which is the closed one
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", errors="backslashreplace"))
+    before = sys.stdout
+    if isinstance(before, io.TextIOWrapper):
+        encoding = before.encoding if before.isatty() else "utf-8"
+        options = {"line_buffering": before.line_buffering, "write_through": before.write_through}
+        sys.stdout = Stdout(before.detach(), encoding, "backslashreplace", newline="\n", **options)
+
+
+def write_error(text: str) -> None:
+    """Write to stderr at once, without what controls a terminal; text that nobody can receive is dropped."""
+    try:
+        print(harmless(text), file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        drop(sys.stderr)
+
+
+def drop(stream: TextIO) -> None:
+    """Let the interpreter's last flush of a stream go nowhere."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,0 +1,81 @@
+"""A training whose outputs are among the files that it reads is refused, through links and `..` too."""
+
+import shutil
+
+import pytest
+from conftest import TINY
+
+
+@pytest.fixture
+def run(train, tmp_path):
+    shutil.copytree(train().path, tmp_path / "runs" / "run")
+    return tmp_path / "runs" / "run"
+
+
+@pytest.fixture
+def text(corpus, tmp_path):
+    """A folder with a text and a vocabulary in it."""
+    (tmp_path / "texts").mkdir()
+    shutil.copy(corpus, tmp_path / "texts" / "book.txt")
+    return tmp_path / "texts" / "book.txt"
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def assert_refused(charedge, tmp_path):
+    """Run a training that must be refused, and change nothing."""
+
+    def call(named, *arguments):
+        before = contents(tmp_path)
+        result = charedge("train", *arguments, *TINY)
+        assert (result.status, result.stdout) == (2, ""), result.stderr
+        assert named in result.stderr
+        assert contents(tmp_path) == before
+
+    return call
+
+
+def test_the_log_is_not_written_into_what_is_read(run, text, assert_refused, tmp_path):
+    vocabulary, link, hard = tmp_path / "vocabulary.txt", tmp_path / "link", tmp_path / "hard"
+    shutil.copy(run / "vocabulary.txt", vocabulary)
+    link.symlink_to(text)
+    hard.hardlink_to(text)
+    options = ("--output", tmp_path / "new", "--vocabulary", vocabulary, "--json-log")
+    for log in (text, link, hard, text.parent / ".." / "texts" / "book.txt", vocabulary):
+        assert_refused(f"--json-log {log} is ", text, *options, log)
+        assert_refused(f"--json-log {log} is ", text.parent, *options, log)
+    assert_refused("--json-log", link, *options, text)
+
+
+def test_the_log_is_not_written_into_a_runs_files(run, text, assert_refused, charedge, tmp_path):
+    other, new = shutil.copytree(run, tmp_path / "other"), tmp_path / "new"
+    for path in [path for path in other.rglob("*") if path.is_file()]:
+        assert_refused("--json-log", text, "--output", new, "--teacher", other, "--json-log", path)
+    assert_refused("--json-log", text, "--output", new, "--json-log", new / "config.json")
+    assert_refused("--json-log", text, "--output", run, "--overwrite", "--json-log", run / "history.csv")
+    result = charedge("train", "--resume", "--output", run, "--json-log", run / "model.keras")
+    assert (result.status, "--json-log" in result.stderr) == (2, True)
+    result = charedge("finetune", run, "--output", new, "--json-log", run / "model.keras")
+    assert (result.status, "--json-log" in result.stderr) == (2, True)
+
+
+def test_a_run_does_not_replace_what_is_read(run, text, assert_refused, tmp_path):
+    link = tmp_path / "link.txt"
+    link.symlink_to(run / "held_out.txt")
+    for path in (run / "held_out.txt", run / "calibration.txt", run / ".." / "run" / "held_out.txt", link):
+        assert_refused(f"would replace {path}", path, "--output", run, "--overwrite")
+    options = ("--output", run, "--overwrite", "--vocabulary", run / "vocabulary.txt")
+    assert_refused("would replace", text, *options)
+    other = tmp_path / "other"
+    other.symlink_to(run)
+    assert_refused("is a run that is read", text, "--output", other, "--overwrite", "--teacher", run)
+
+
+def test_a_log_in_the_run_folder_is_fine(run, charedge, monkeypatch):
+    monkeypatch.chdir(run)
+    result = charedge("train", "--resume", "--output", ".", "--json-log", "log.jsonl")
+    assert result.status == 0, result.stderr
+    assert (run / "log.jsonl").exists()
