@@ -95,7 +95,8 @@ def test_bad_input_is_one_sentence(train, charedge, tmp_path):
     other.write_text("another text " * 100)
     for arguments, status, match in (
         ((run, "--output", run), 2, "are the same folder"),
-        ((run, "--output", run / "config.json"), 1, "is a file"),
+        ((run, "--output", run / "config.json"), 2, "one folder in the other"),
+        ((run, "--output", other), 1, "is a file"),
         ((run, other, "--output", fine), 1, "not the one"),
         ((run, "--output", fine, "--quantization-aware", "int3"), 2, "int3"),
         ((run, "--output", fine, "--epochs", "0"), 2, "--epochs"),
