@@ -10,7 +10,11 @@ print(model.generate("It was", length=500, temperature=0.8))
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+if not (Path(__file__).parent / "runtime").is_dir():  # in a clone, where the rooms are beside this folder
+    __path__.append(str(Path(__file__).parent.parent))
 
 if TYPE_CHECKING:
     from .converter.convert import Conversion, convert

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..runtime.cli import JSON, PLAIN, print_json, require_tensorflow, say
+from ..console import JSON, PLAIN, print_json, say
 from ..runtime.errors import CharedgeError, InvalidOption
 from ..runtime.files import write_atomically
-from ..runtime.streams import harmless
+from ..streams import harmless
 from ..trainer.cli import RUN, require_utf8
+from ..trainer.installation import require_tensorflow
 from ..trainer.outputs import require_outside
 from ..trainer.run import Run
 

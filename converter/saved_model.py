@@ -92,7 +92,7 @@ def write_saved_model(
                     f"and {LOGIT_TOLERANCE:g} is allowed; convert again, with the TensorFlow that the run was trained with."
                 )
     except (OSError, tf.errors.OpError) as error:
-        raise CharedgeError(f"--output {output} cannot be written ({_reason(error)}): choose another place.") from None
+        raise CharedgeError(f"`output` {output} cannot be written ({_reason(error)}): choose another place.") from None
     return exported
 
 
@@ -237,13 +237,13 @@ def _checked(output: Path) -> Path:
     """
     place = output.resolve()
     if place.exists() and not place.is_dir():
-        raise CharedgeError(f"--output {output} is a file: give the name of a folder.")
+        raise CharedgeError(f"`output` {output} is a file: give the name of a folder.")
     if not place.parent.is_dir():
-        raise CharedgeError(f"--output {output} is in a folder that does not exist: make {output.parent} first.")
+        raise CharedgeError(f"`output` {output} is in a folder that does not exist: make {output.parent} first.")
     if not os.access(place.parent, os.W_OK):
-        raise CharedgeError(f"--output {output} cannot be written, {place.parent} is read-only: choose another place.")
+        raise CharedgeError(f"`output` {output} cannot be written, {place.parent} is read-only: choose another place.")
     if place.is_dir() and not is_saved_model(place) and any(place.iterdir()):
-        raise CharedgeError(f"--output {output} is a folder that holds no SavedModel but other files: choose a new folder.")
+        raise CharedgeError(f"`output` {output} is a folder that holds no SavedModel but other files: choose a new folder.")
     return place
 
 

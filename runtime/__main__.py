@@ -1,42 +1,8 @@
-"""The `charedge` program. Only `sys` and `signal` are imported before Ctrl-C and SIGTERM are handled."""
+"""`python -m charedge.runtime` is `python -m charedge`, for a device whose wheel has this room alone in mind."""
 
 from __future__ import annotations
 
-import signal
-import sys
-from types import FrameType
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP: ends a command as Ctrl-C does, with an exit status of its own."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.status = 128 + number
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    if number != signal.SIGTERM:
-        signal.signal(number, signal.SIG_IGN)  # a closed connection sends several SIGHUPs
-    raise Terminated(number)
-
-
-def main() -> None:
-    """Run the command line and exit: 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
-    try:
-        signal.signal(signal.SIGTERM, _terminate)
-        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
-            signal.signal(signal.SIGHUP, _terminate)
-        from .streams import prepare_streams
-
-        prepare_streams()  # before anything else is opened
-        from .cli import run
-
-        status = run(sys.argv[1:])
-    except KeyboardInterrupt as interrupt:
-        status = getattr(interrupt, "status", 130)
-    sys.exit(status)
-
+from ..__main__ import main
 
 if __name__ == "__main__":
     main()

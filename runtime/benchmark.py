@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .generator import Generator
+from .model import Generator
 
 WARM_UP = 64
 BATCHES = (1, 4, 8)

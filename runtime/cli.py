@@ -1,4 +1,4 @@
-"""The command line. The device's commands are here; those of the workstation are mounted by name when they are called."""
+"""The device's commands: `charedge generate`, `score`, `info`, `verify` and `bench`."""
 
 from __future__ import annotations
 
@@ -7,184 +7,31 @@ import os
 import stat
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+from ..console import JSON, PLAIN, print_json, say
+from ..streams import drop, to_json
 from .bundled import DEFAULT, NAMES, find_model
 from .errors import CharedgeError, InvalidOption
 from .interrupts import HANGUP, Interrupted, deferred_interrupts
-from .streams import STDOUT, drop, to_json, write_error
 from .text import read_chunks, split_lines
 
 if TYPE_CHECKING:
-    from .generator import Generator
+    from .model import Generator
     from .saved_text import SavedText
 
-WORKSTATION_COMMANDS = {
-    "train": "charedge.trainer.cli",
-    "finetune": "charedge.trainer.cli",
-    "evaluate": "charedge.trainer.cli",
-    "convert": "charedge.converter.cli",
-    "demo": "charedge.converter.cli",
-}
+app = typer.Typer(**PLAIN)
+
 SAMPLE_SEPARATOR = "----"
-ClickException: Any = typer.BadParameter.__mro__[2]
-"""A wrong option or argument; depending on its version, Typer takes the class from Click or has one of its own."""
 MAX_SAMPLES = 10_000
 MAX_CHARACTERS = 10_000_000  # of a benchmark, which keeps the time of each
 TOLD_CHARACTERS, TOLD_SECONDS = 10_000, 10.0
-
-
-class Commands(TyperGroup):
-    """All commands of charedge; an error in any of them becomes a sentence on stderr and an exit status."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return [*WORKSTATION_COMMANDS, *super().list_commands(ctx)]
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in WORKSTATION_COMMANDS:
-            return super().get_command(ctx, cmd_name)
-        group = typer.main.get_group(import_module(WORKSTATION_COMMANDS[cmd_name]).app)
-        return group.commands[cmd_name]
-
-    def invoke(self, ctx: Any) -> Any:
-        warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
-        try:
-            return super().invoke(ctx)
-        except InvalidOption as error:
-            say(error)
-            raise typer.Exit(2) from None
-        except CharedgeError as error:
-            say(error)
-            raise typer.Exit(1) from None
-        except BrokenPipeError:
-            drop(sys.stdout)
-            raise typer.Exit(0) from None
-        except KeyboardInterrupt as interrupt:  # from Ctrl-C, or from `__main__.Terminated`
-            raise typer.Exit(getattr(interrupt, "status", 130)) from None
-        except MemoryError:
-            say("the memory of this machine is not enough: give less text or fewer --samples.")
-            raise typer.Exit(1) from None
-        except OSError as error:
-            raise typer.Exit(_say_system_error(error)) from None
-
-
-PLAIN: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
-"""How every part of the command line is set up: errors are one line, and help is plain text that needs no rich."""
-
-app = typer.Typer(
-    cls=Commands,
-    name="charedge",
-    help="Character-level language models from text to a small device.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    **PLAIN,
-)
-
-
-def run(arguments: Sequence[str]) -> int:
-    """Run the command line with some arguments.
-
-    Returns:
-        The exit status. A closed pipe ends quietly, as if all had been read.
-    """
-    status = _run(arguments)
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        drop(sys.stdout)
-    except OSError as error:
-        return _say_system_error(error)
-    return status
-
-
-def _run(arguments: Sequence[str]) -> int:
-    """Run the command line; some of the output may wait to be written."""
-    if any("\0" in argument for argument in arguments):
-        say("an argument has a zero byte: leave it out.")
-        return 2
-    try:
-        return app(list(arguments), prog_name="charedge", standalone_mode=False) or 0
-    except ClickException as error:
-        if arguments:
-            command = error.ctx.command_path if error.ctx else "charedge"
-            say(f"{error.format_message().rstrip('.')}: run `{command} --help` for the options.")
-        else:
-            write_error(error.format_message())  # the help
-        return error.exit_code
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    except OSError as error:  # the help cannot be written
-        return _say_system_error(error)
-
-
-def _say_system_error(error: OSError) -> int:
-    """Say what the system could not do, and return the exit status."""
-    reason = error.strerror or error
-    if error.filename == STDOUT:
-        drop(sys.stdout)
-        say(f"stdout cannot be written ({reason}): send it to a file or a program that takes it.")
-    else:
-        say(f"{error.filename or 'the system'}: {reason}.")
-    return 1
-
-
-def say(message: object) -> None:
-    """One line on stderr, where everything goes that is not the result."""
-    write_error(f"charedge: {message}".replace("\n", "\\n"))
-
-
-def require_tensorflow(command: str, extra: str) -> None:
-    """Import TensorFlow, without its greetings.
-
-    Raises:
-        CharedgeError: TensorFlow is not installed.
-    """
-    if find_spec("tensorflow") is None:
-        raise CharedgeError(
-            f"`charedge {command}` needs TensorFlow, which a device does without: run `pip install 'charedge[{extra}]'`."
-        )
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its greetings would bury our own lines
-    os.environ["KERAS_BACKEND"] = "tensorflow"  # also where the user's own programs run Keras on another one
-    from .interpreter import quiet_stderr
-
-    with quiet_stderr():
-        import_module("tensorflow")
-        backend = import_module("keras").config.backend()
-    if backend != "tensorflow":  # a program that calls charedge has imported Keras before
-        raise CharedgeError(
-            f"`charedge {command}` needs Keras on TensorFlow, and this process runs it on {backend}: use a new one."
-        )
-
-
-def print_json(fields: dict[str, Any]) -> None:
-    print(to_json(fields, indent=2))
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        print(f"charedge {version('charedge')}")
-        raise typer.Exit
-
-
-@app.callback()
-def charedge(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    pass
 
 
 MODEL = Annotated[
@@ -201,7 +48,6 @@ INTERPRETER = Annotated[
     str | None,
     typer.Option("--interpreter", metavar="NAME", help="ai-edge-litert or tflite-runtime.  [default: the first that fits]"),
 ]
-JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 STRICT = Annotated[bool, typer.Option("--strict", help="Refuse characters that the model does not know, rather than skip them.")]
 
 
@@ -231,7 +77,7 @@ def generate(
     as_json: JSON = False,
 ) -> None:
     """Write text, character by character."""
-    from .generator import Generator
+    from .model import Generator
 
     if not 1 <= samples <= MAX_SAMPLES:
         raise InvalidOption(f"--samples {samples} must be from 1 to {MAX_SAMPLES:,}.")
@@ -472,7 +318,7 @@ def score(
     as_json: JSON = False,
 ) -> None:
     """Measure how well a model predicts a text, in nats and bits a character."""
-    from .generator import Generator
+    from .model import Generator
 
     generator = Generator.load(model, threads, interpreter)
     if lines:

@@ -67,7 +67,7 @@ def choose_interpreter(file: ModelFile, name: str | None = None) -> Installed:
             worse, answers something else.
     """
     if name is not None and name not in MODULES:
-        raise InvalidOption(f"--interpreter {name!r} is unknown: choose {' or '.join(MODULES)}.")
+        raise InvalidOption("interpreter", f"{name!r} is unknown: choose {' or '.join(MODULES)}.")
     needs = {entry.name: entry.minimum_version for entry in file.manifest.interpreters}
     installed = [found for found in installed_interpreters() if name in (None, found.name)]
     for found in installed:
@@ -77,7 +77,7 @@ def choose_interpreter(file: ModelFile, name: str | None = None) -> Installed:
     if not wanted:
         raise CharedgeError(
             f"{file.path} ({file.manifest.quantization}) was not made for {name or 'any interpreter known here'}: "
-            f"convert the run again with another --quantization."
+            f"convert the run again with another `quantization`."
         )
     have = f"here is {' and '.join(map(str, installed))}" if installed else "none that works is installed here"
     raise CharedgeError(
@@ -129,7 +129,7 @@ class Step:
             CharedgeError: the interpreter does not take the flatbuffer.
         """
         if not 1 <= threads <= MAX_THREADS:
-            raise InvalidOption(f"--threads {threads} must be from 1 to {MAX_THREADS}.")
+            raise InvalidOption("threads", f"{threads} must be from 1 to {MAX_THREADS}.")
         self.interpreter, self.vocabulary_size, self.state_size = interpreter, vocabulary_size, state_size
         self.rows = 1
         self._lock = threading.Lock()
@@ -155,7 +155,7 @@ class Step:
         if int4 and not self._has_xnnpack():
             raise CharedgeError(
                 f"{name} (int4) needs XNNPACK, which {self.interpreter} lacks on this machine: "
-                "convert the run with `--quantization int8`."
+                "convert the run with `quantization` int8."
             )
         self._singly_below = INT4_TILE if int4 else 0
         self._bind()

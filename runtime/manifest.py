@@ -123,9 +123,7 @@ def parse_manifest(data: bytes, path: Path) -> Manifest:
         raise Damaged(f"{MANIFEST_FILE} is not a JSON object")
     version = values.get("format_version")
     if isinstance(version, int) and FORMAT_VERSION < version < 1000:
-        raise CharedgeError(
-            f"{path} has format version {version}, newer than this charedge reads: run `pip install --upgrade charedge`."
-        )
+        raise CharedgeError(f"{path} has format version {version}, newer than this charedge reads: run `pip install -U charedge`.")
     fields = _Fields(values)
     probe = _Fields(fields.get("probe", dict), "probe.")
     manifest = Manifest(

@@ -56,21 +56,21 @@ class Pattern:
             CharedgeError: the `regex` package is not installed.
         """
         if find_spec("regex") is None:
-            raise CharedgeError("--pattern needs the regex package: run `pip install 'charedge[pattern]'`.")
+            raise CharedgeError("`pattern` needs the regex package: run `pip install 'charedge[pattern]'`.")
         import regex
 
         self.expression = expression
         try:
             self._compiled: Any = regex.compile(as_written(expression, normalization))
         except regex.error as error:
-            raise InvalidOption(f"--pattern {expression!r} is not a valid regular expression ({error}): fix it.") from None
+            raise InvalidOption("pattern", f"{expression!r} is not a valid regular expression ({error}): fix it.") from None
 
     def match(self, text: str) -> tuple[bool, bool]:
         """Whether the text is a match, and whether it is one or could become one."""
         try:
             found = self._compiled.fullmatch(text, partial=True, timeout=MATCH_SECONDS)
         except TimeoutError:
-            raise CharedgeError(f"--pattern {self.expression!r} takes too long to match: write a simpler one.") from None
+            raise CharedgeError(f"`pattern` {self.expression!r} takes too long to match: write a simpler one.") from None
         return found is not None and not found.partial, found is not None
 
 
@@ -121,7 +121,7 @@ class ConstrainedRow:
         if stopped:
             if not self._pattern.match(text)[0]:
                 raise CharedgeError(
-                    f"--stop ended the text at {text!r}, which does not match --pattern {expression!r}: change one of the two."
+                    f"`stop` ended the text at {text!r}, which does not match `pattern` {expression!r}: change one of the two."
                 )
         elif not self._complete:
             can_match = self._can_match()
@@ -129,7 +129,7 @@ class ConstrainedRow:
                 raise self._cannot_be_completed()
             doubt = "" if can_match else ", or change the pattern if it needs characters that the model lacks"
             raise CharedgeError(
-                f"--pattern {expression!r} is not complete after --length {length} characters ({text!r}): increase --length{doubt}."
+                f"`pattern` {expression!r} is not complete after `length` {length} characters ({text!r}): increase `length`{doubt}."
             )
 
     def _can_match(self) -> bool | None:
@@ -148,6 +148,6 @@ class ConstrainedRow:
 
     def _cannot_be_completed(self) -> CharedgeError:
         return CharedgeError(
-            f"--pattern {self._pattern.expression!r} cannot be completed after {self._text!r} with this model's characters: "
+            f"`pattern` {self._pattern.expression!r} cannot be completed after {self._text!r} with this model's characters: "
             "change it."
         )

@@ -18,7 +18,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -62,26 +62,30 @@ class Sampling:
         def check(fine: bool, option: str, expected: str) -> None:
             if not fine:
                 value = getattr(self, option)
-                raise InvalidOption(f"--{option.replace('_', '-')} {value} must be {expected}.")
+                raise InvalidOption(option, f"{value!r} must be {expected}.")
 
         def is_integer(value: object) -> bool:
             return isinstance(value, Integral)
 
-        check(0 <= self.temperature <= LARGEST, "temperature", f"from 0 (greedy) to {LARGEST:g}")
+        def between(low: float, value: object, high: float) -> bool:
+            return isinstance(value, Real) and low <= value <= high
+
+        check(between(0, self.temperature, LARGEST), "temperature", f"from 0 (greedy) to {LARGEST:g}")
         check(is_integer(self.top_k) and self.top_k >= 0, "top_k", "an integer from 0 (off) up")
-        check(0 < self.top_p <= 1, "top_p", "above 0, and at most 1 (off)")
-        check(0 <= self.min_p <= 1, "min_p", "from 0 (off) to 1")
+        check(between(0, self.top_p, 1) and self.top_p > 0, "top_p", "above 0, and at most 1 (off)")
+        check(between(0, self.min_p, 1), "min_p", "from 0 (off) to 1")
         check(
-            1 / LARGEST <= self.repetition_penalty <= LARGEST,
+            between(1 / LARGEST, self.repetition_penalty, LARGEST),
             "repetition_penalty",
             f"from {1 / LARGEST:g} to {LARGEST:g}; 1 is off",
         )
         window = self.repetition_window
         check(is_integer(window) and 1 <= window <= MAX_WINDOW, "repetition_window", f"an integer from 1 to {MAX_WINDOW}")
+        check(isinstance(self.banned, str), "banned", "a text of the characters to ban")
         for character, value in self.logit_bias.items():
-            if not -LARGEST <= value <= LARGEST:
+            if not isinstance(value, Real) or not -LARGEST <= value <= LARGEST:
                 entry = f"{character}={value}"
-                raise InvalidOption(f"--logit-bias {entry!r} must have a value from {-LARGEST:g} to {LARGEST:g}.")
+                raise InvalidOption("logit_bias", f"{entry!r} must have a value from {-LARGEST:g} to {LARGEST:g}.")
 
     def bias(self, vocabulary: Vocabulary, normalization: Normalization = "none") -> np.ndarray:
         """What is added to the logits of every step: float32 [V]; characters that the model does not know have no effect.
@@ -95,14 +99,14 @@ class Sampling:
         """
         bias = np.zeros(len(vocabulary), np.float32)
         for key, value in self.logit_bias.items():
-            character = _single_characters("--logit-bias", key, normalization)
+            character = _single_characters("logit_bias", key, normalization)
             if len(character) != 1:
-                raise InvalidOption(f"--logit-bias {key!r} must be a single character.")
+                raise InvalidOption("logit_bias", f"{key!r} must be a single character.")
             bias[vocabulary.encode(character)] += value
-        bias[vocabulary.encode(_single_characters("--ban", self.banned, normalization))] = -np.inf
+        bias[vocabulary.encode(_single_characters("banned", self.banned, normalization))] = -np.inf
         bias[UNKNOWN_ID] = -np.inf
         if not np.isfinite(bias).any():
-            raise InvalidOption(f"--ban {self.banned!r} leaves no character to write: ban fewer.")
+            raise InvalidOption("banned", f"{self.banned!r} leaves no character to write: ban fewer.")
         return bias
 
 
@@ -118,7 +122,8 @@ def _single_characters(option: str, text: str, normalization: Normalization) -> 
         if len(written) != 1:
             points = " ".join(f"U+{ord(character):04X}" for character in written)
             raise InvalidOption(
-                f"{option} {cluster!r} is {len(written)} characters ({points}) in the model's normalization {normalization}: "
+                option,
+                f"{cluster!r} is {len(written)} characters ({points}) in the model's normalization {normalization}: "
                 "give single characters, and combining marks first."
             )
         characters += written
@@ -131,8 +136,8 @@ def random_rows(seed: int | None, rows: int) -> list[np.random.Generator]:
     Raises:
         InvalidOption: the seed is negative.
     """
-    if seed is not None and seed < 0:
-        raise InvalidOption(f"--seed {seed} must not be negative.")
+    if seed is not None and not (isinstance(seed, Integral) and seed >= 0):
+        raise InvalidOption("seed", f"{seed!r} must be an integer from 0 up.")
     return [np.random.Generator(np.random.PCG64(child)) for child in np.random.SeedSequence(seed).spawn(rows)]
 
 

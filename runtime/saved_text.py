@@ -10,7 +10,7 @@ from .interpreter import Step
 from .sampling import MAX_WINDOW
 from .session import Session
 from .vocabulary import Vocabulary
-from .writing import Cursor, Fed, Mark, Plan, write
+from .step_loop import Cursor, Fed, Mark, Plan, write
 
 SESSION_SECONDS = 10.0
 UNKNOWN_CHARACTER = "\ud800"

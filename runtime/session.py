@@ -69,7 +69,7 @@ class Session:
         """
         content = _read(path)
         if not content.startswith(BEGINNING):
-            raise CharedgeError(f"--session {path} is not a session: choose another name for the session's file.")
+            raise CharedgeError(f"`session` {path} is not a session: choose another name for the session's file.")
         try:
             body = json.loads(content)
             if body.pop("sha256") != _digest(body):
@@ -77,12 +77,12 @@ class Session:
             version, model = body.pop("format_version"), body["model_sha256"]
             session = None if (version, model) != (FORMAT_VERSION, model_sha256) else cls._parse(body, state_size, vocabulary_size)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-            raise CharedgeError(f"--session {path} is damaged: delete it to start a new text.") from None
+            raise CharedgeError(f"`session` {path} is damaged: delete it to start a new text.") from None
         if session is not None:
             return session
         if version != FORMAT_VERSION:
-            raise CharedgeError(f"--session {path} was written by another version of charedge: use that, or choose another name.")
-        raise CharedgeError(f"--session {path} was written with another model: use that model, or choose another name.")
+            raise CharedgeError(f"`session` {path} was written by another version of charedge: use that, or choose another name.")
+        raise CharedgeError(f"`session` {path} was written with another model: use that model, or choose another name.")
 
     @classmethod
     def _parse(cls, body: dict[str, Any], state_size: int, vocabulary_size: int) -> Session:
@@ -117,9 +117,9 @@ def require_place(path: Path) -> None:
     """
     try:
         if path.is_dir():
-            raise CharedgeError(f"--session {path} is a folder: give a file.")
+            raise CharedgeError(f"`session` {path} is a folder: give a file.")
         if path.exists() and not path.is_file():
-            raise CharedgeError(f"--session {path} is not a regular file: give a regular file, or a name that is free.")
+            raise CharedgeError(f"`session` {path} is not a regular file: give a regular file, or a name that is free.")
     except OSError as error:
         raise _unwritable(path, error) from None
 
@@ -149,7 +149,7 @@ def locked(path: Path) -> Iterator[None]:
         lock = FileLock(path.parent / f".{path.name}.lock")
     except Held as held:
         raise CharedgeError(
-            f"--session {path} is being written by {held.holder}: wait for it, stop it, or use another --session."
+            f"`session` {path} is being written by {held.holder}: wait for it, stop it, or use another `session`."
         ) from None
     except OSError as error:
         raise _unwritable(path, error) from None
@@ -169,7 +169,7 @@ def _read(path: Path) -> bytes:
 
 
 def _unwritable(path: Path, error: OSError) -> CharedgeError:
-    return CharedgeError(f"--session {path} cannot be written ({error.strerror}): choose another place.")
+    return CharedgeError(f"`session` {path} cannot be written ({error.strerror}): choose another place.")
 
 
 def _digest(body: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ class StopStrings:
             InvalidOption: a stop string is empty.
         """
         if not all(stops):
-            raise InvalidOption("--stop must not be empty: leave it out to stop nowhere.")
+            raise InvalidOption("stop", "must not be empty: leave it out to stop nowhere.")
         self._stops = tuple(stops)
         self._held = ""
         self.found = False

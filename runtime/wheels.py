@@ -62,7 +62,7 @@ def advice(wanted: dict[str, str]) -> str:
             f"so use an earlier Python{' or a 64-bit system' if here == 'armv7l' else ''}"
         )
     if here in WHEELS["tflite-runtime"].machines:
-        return "this system has no wheel of it, so use tflite-runtime, with a file of `--quantization int8`"
+        return "this system has no wheel of it, so use tflite-runtime, with a file of `quantization` int8"
     return f"there are no wheels for {here}, so use a 64-bit system, or 32-bit ARM from ARMv7 on"
 
 

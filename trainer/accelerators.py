@@ -146,9 +146,10 @@ def _nvidia_smi() -> dict[str, tuple[int, int]]:
 
     Empty where the tool is missing or fails.
     """
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
+    options = ["query-gpu=name,memory.total,memory.free", "format=csv,noheader,nounits"]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    query += [f"--id={visible}"] if visible else []
+    options += [f"id={visible}"] if visible else []
+    query = ["nvidia-smi", *(f"--{option}" for option in options)]
     try:
         lines = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()
         rows = [line.rsplit(", ", 2) for line in lines]
@@ -182,7 +183,7 @@ def memory_explained(config: Config, hardware: Hardware) -> Iterator[None]:
         reason = next(filter(OUT_OF_MEMORY.search, lines), type(error).__name__).strip()[:200]
         raise CharedgeError(
             f"the memory of {'the GPU' if hardware.gpus else 'this machine'} is not enough ({reason}): train again with a smaller "
-            f"--batch-size than {config.batch_size}, a smaller --sequence-length or fewer --units, or end what else uses it."
+            f"`batch_size` than {config.batch_size}, a smaller `sequence_length` or fewer `units`, or end what else uses it."
         ) from None
 
 
@@ -198,8 +199,9 @@ def resolve_precision(precision: str, gpus: Sequence[Gpu]) -> str:
     """
     if gpus and precision == BFLOAT16:
         raise InvalidOption(
-            f"--precision {BFLOAT16} gives wrong gradients on a GPU (TensorFlow's cuDNN kernel reads memory that it never wrote): "
-            "choose float32 or mixed_float16."
+            "precision",
+            f"{BFLOAT16} gives wrong gradients on a GPU (TensorFlow's cuDNN kernel reads memory that it never wrote): "
+            "choose float32 or mixed_float16.",
         )
     if precision != "auto":
         return precision

@@ -75,13 +75,13 @@ def unwritable(run: Path, path: Path, error: Exception) -> CharedgeError:
     """
     if not run.is_dir():
         return CharedgeError(
-            f"{run} was moved or deleted while it was trained: if it was moved, continue with --resume and its new place as "
-            "--output; otherwise train again."
+            f"{run} was moved or deleted while it was trained: if it was moved, continue with `resume` and its new place as "
+            "`output`; otherwise train again."
         )
     reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
     number = getattr(error, "errno", None)
     repair = "make room, then " if number is None or number in FULL else ""
-    way = "continue with --resume" if any((run / FOLDER).glob(ANY)) else "train again with --overwrite"
+    way = "continue with `resume`" if any((run / FOLDER).glob(ANY)) else "train again with `overwrite`"
     return CharedgeError(f"{path} cannot be written ({reason}): {repair}{way}.")
 
 
@@ -104,7 +104,7 @@ def restore_checkpoint(folder: Path, variables: Sequence[Any], warn: Callable[[s
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
         return position, state
-    raise CharedgeError(f"{folder} has no checkpoint to resume from: train again with --overwrite.")
+    raise CharedgeError(f"{folder} has no checkpoint to resume from: train again with `overwrite`.")
 
 
 def read_epoch(folder: Path, epoch: int, variables: Sequence[Any]) -> list[np.ndarray] | None:
@@ -136,5 +136,5 @@ def _read(path: Path) -> tuple[list[np.ndarray], Position, np.ndarray | None]:
 def _check_shapes(path: Path, variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
     if [tuple(variable.shape) for variable in variables] != [value.shape for value in values]:
         raise CharedgeError(
-            f"{path} is of another model than {CONFIG} describes: copy the run folder again, or train again with --overwrite."
+            f"{path} is of another model than {CONFIG} describes: copy the run folder again, or train again with `overwrite`."
         )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..runtime.cli import JSON, PLAIN, print_json, require_tensorflow, say
+from ..console import JSON, PLAIN, print_json, say
 from ..runtime.errors import CharedgeError, InvalidOption
 from ..runtime.scoring import to_bits
 from ..runtime.text import NORMALIZATIONS, Normalization, normalize, read_bytes, read_text
@@ -25,6 +25,7 @@ from ..runtime.vocabulary import UNKNOWN_ID, Vocabulary
 from .bars import Bars
 from .cluster import is_chief, read_cluster, workers
 from .encoding import Encoded, encode_corpus
+from .installation import require_tensorflow
 from .lock import locked
 from .memory import require_memory
 from .outputs import require_inputs_kept

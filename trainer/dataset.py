@@ -90,7 +90,7 @@ def _require_window(ids: Ids, sequence_length: int) -> None:
     if len(ids) <= sequence_length:
         raise CharedgeError(
             f"the text has {len(ids)} characters to train on, and one window needs {sequence_length + 1}: "
-            "give a longer text or a smaller --sequence-length."
+            "give a longer text or a smaller `sequence_length`."
         )
 
 

@@ -134,7 +134,7 @@ def encode_corpus(
     if vocabulary is None:
         frequent = [character for character, count in zip(census.alphabet, census.counts, strict=True) if count >= min_count]
         if len(frequent) < 2:
-            raise CharedgeError(f"--min-count {min_count} leaves fewer than two characters of the text: give a smaller one.")
+            raise CharedgeError(f"`min_count` {min_count} leaves fewer than two characters of the text: give a smaller one.")
         vocabulary = Vocabulary.of(frequent)
     ids = IdFile(provisional, vocabulary.encode(census.alphabet), _points(census.alphabet))
     return Encoded(

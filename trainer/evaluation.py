@@ -166,8 +166,8 @@ def evaluate_last_character(
     starts = np.arange(0, len(ids) - window, stride)
     if not len(starts):
         raise CharedgeError(
-            f"the text has {len(ids)} characters that the model knows, and --window {window} needs {window + 1}: "
-            "give a longer text or a smaller --window."
+            f"the text has {len(ids)} characters that the model knows, and `window` {window} needs {window + 1}: "
+            "give a longer text or a smaller `window`."
         )
     total = 0.0
     for first in range(0, len(starts), batch):

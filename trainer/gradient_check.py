@@ -95,7 +95,7 @@ def _relative_difference(found: np.ndarray, expected: np.ndarray) -> float:
 
 def _way_out(precision: str, on_gpu: bool) -> str:
     """What to do instead."""
-    others = [f"--precision {name}" for name in ("float32", "mixed_float16") if on_gpu or name == "float32" if name != precision]
+    others = [f"`precision` {name}" for name in ("float32", "mixed_float16") if on_gpu or name == "float32" if name != precision]
     ways = [f"train with {' or '.join(others)}"] if others else []
     ways += ["hide the GPU with CUDA_VISIBLE_DEVICES=-1"] if on_gpu else ["install TensorFlow again"]
     return ", or ".join(ways)

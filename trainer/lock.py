@@ -30,10 +30,10 @@ def locked(folder: Path) -> Iterator[None]:
         lock = FileLock(folder / LOCK)
     except Held as held:
         raise CharedgeError(
-            f"{folder} is being trained by {held.holder}: wait for it, stop it, or choose another --output."
+            f"{folder} is being trained by {held.holder}: wait for it, stop it, or choose another `output`."
         ) from None
     except OSError as error:
-        raise CharedgeError(f"--output {folder} cannot be written ({error.strerror}): choose another folder.") from None
+        raise CharedgeError(f"`output` {folder} cannot be written ({error.strerror}): choose another folder.") from None
     try:
         yield
     finally:

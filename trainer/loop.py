@@ -160,7 +160,7 @@ class Training:
         """The configured one, or what the text has windows for."""
         replicas, windows = self.strategy.num_replicas_in_sync, (len(self.data.train) - 1) // self.config.sequence_length
         if self.config.batch_size % replicas:
-            raise InvalidOption(f"--batch-size {self.config.batch_size} cannot be shared by {replicas} devices: give a multiple.")
+            raise InvalidOption("batch_size", f"{self.config.batch_size} cannot be shared by {replicas} devices: give a multiple.")
         return min(self.config.batch_size, max(windows // replicas, 1) * replicas)
 
     def _check_teachers(self) -> None:
@@ -171,8 +171,8 @@ class Training:
         for path, before, now in zip(self.config.teachers, self.config.teachers_sha256, self.teachers.sha256, strict=False):
             if before != now:
                 raise CharedgeError(
-                    f"--teacher {path} has other weights than when {self.run.path} was started: put the run back that was there, "
-                    "or train again with --overwrite."
+                    f"`teacher` {path} has other weights than when {self.run.path} was started: put the run back that was there, "
+                    "or train again with `overwrite`."
                 )
 
     @property
@@ -209,13 +209,13 @@ class Training:
         if [epoch.epoch for epoch in self.history] != list(range(1, self.position.epoch + 1)):
             raise CharedgeError(
                 f"{self.run.path / 'history.csv'} lacks some of the {self.position.epoch} epochs that are finished: copy it from a "
-                "backup, or train again with --overwrite; `charedge convert` works without it."
+                "backup, or train again with `overwrite`; `charedge convert` works without it."
             )
         if state is not None:
             if state.shape != self._state_shape or self.position.step >= self.batches.steps:
                 raise CharedgeError(
                     f"{self.run.path} disagrees with itself (config.json and {self.run.checkpoints.name}): copy the run folder "
-                    "again, or train again with --overwrite."
+                    "again, or train again with `overwrite`."
                 )
             self.state = deal(self.strategy, state)
         if self.history and self.writes and not zipfile.is_zipfile(self.run.model):
@@ -233,7 +233,7 @@ class Training:
         if arrays is None:
             raise CharedgeError(
                 f"{self.run.model} is missing or damaged, and no checkpoint holds its weights, those of epoch {best}, any more: "
-                "copy it from a backup, or train again with --overwrite."
+                "copy it from a backup, or train again with `overwrite`."
             )
         values = {id(variable): array for variable, array in zip(self.variables, arrays, strict=True)}
         averages = zip(self.model.trainable_variables, self._averages(), strict=False)
@@ -271,7 +271,7 @@ class Training:
                 if workers() == 1 or is_out_of_memory(error):
                     raise
                 raise CharedgeError(
-                    f"another worker is gone ({str(error).splitlines()[0][:200]}): start all of them again with --resume."
+                    f"another worker is gone ({str(error).splitlines()[0][:200]}): start all of them again with `resume`."
                 ) from None
         return self.history
 
@@ -283,7 +283,7 @@ class Training:
         """End in the middle of a training, which a checkpoint holds."""
         position = self.position
         where = f"batch {position.step} of epoch {position.epoch + 1}" if position.step else f"epoch {position.epoch}"
-        progress.say(f"stopped after {where} and saved; go on with: charedge train --resume --output {self.run.path}")
+        progress.say(f"stopped after {where} and saved; go on with: charedge train `resume` `output` {self.run.path}")
         raise Interrupted(number)
 
     def _check_gradient(self) -> None:
@@ -354,7 +354,7 @@ class Training:
         batch, epoch = self.position.step + 1, self.position.epoch + 1
         raise CharedgeError(
             f"the loss became {loss} in batch {batch} of epoch {epoch} (seen while the next one ran): train again with a smaller "
-            f"--learning-rate than {self.config.learning_rate:g}, or a smaller --clip-norm; {best}."
+            f"`learning_rate` than {self.config.learning_rate:g}, or a smaller `clip_norm`; {best}."
         )
 
     def _save(self) -> None:

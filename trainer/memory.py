@@ -81,9 +81,9 @@ def require_memory(vocabulary_size: int, config: Config, teachers: Sequence[Conf
         needed, available = training_bytes(vocabulary_size, config, teachers, hardware.cpu_devices), available_bytes()
     if needed > available:
         raise CharedgeError(
-            f"--units {config.units}, --batch-size {config.batch_size} and --sequence-length {config.sequence_length} need about "
-            f"{_gigabytes(needed)} of memory to train and {where} has {_gigabytes(available)} free: choose fewer --units, "
-            "a smaller --batch-size or --sequence-length."
+            f"`units` {config.units}, `batch_size` {config.batch_size} and `sequence_length` {config.sequence_length} need about "
+            f"{_gigabytes(needed)} of memory to train and {where} has {_gigabytes(available)} free: choose fewer `units`, "
+            "a smaller `batch_size` or `sequence_length`."
         )
 
 

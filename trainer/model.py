@@ -100,7 +100,7 @@ def load_model(run: Run, layers: Mapping[str, Any] = LAYERS) -> keras.Model:
     """
     config, vocabulary = run.config(), run.vocabulary()
     if not run.model.exists():
-        raise CharedgeError(f"{run.path} has no {run.model.name}: `charedge train --resume --output {run.path}` writes it.")
+        raise CharedgeError(f"{run.path} has no {run.model.name}: resume the training, which writes it.")
     try:
         with tf.device(CPU):
             trained: Any = keras.saving.load_model(run.model, compile=False)

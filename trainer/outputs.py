@@ -43,15 +43,15 @@ def require_inputs_kept(run: Run, json_log: Path | None, files: Iterable[Path], 
     written, log = _identities_of(run), json_log and _identity(json_log)
     for other in runs:
         if _identity(other.path) == _identity(run.path):
-            raise InvalidOption(f"--output {run.path} is a run that is read: choose another folder.")
+            raise InvalidOption("output", f"{run.path} is a run that is read: choose another folder.")
     for path in files:
         if _identity(path) in written:
-            raise InvalidOption(f"--output {run.path} would replace {path}, which is read: choose another folder.")
+            raise InvalidOption("output", f"{run.path} would replace {path}, which is read: choose another folder.")
         if _identity(path) == log:
-            raise InvalidOption(f"--json-log {json_log} is {path}, which is read: choose another file.")
+            raise InvalidOption("json_log", f"{json_log} is {path}, which is read: choose another file.")
     for other in (run, *runs):
         if log in _identities_of(other):
-            raise InvalidOption(f"--json-log {json_log} is a file of the run {other.path}: choose another file.")
+            raise InvalidOption("json_log", f"{json_log} is a file of the run {other.path}: choose another file.")
 
 
 def _identities_of(run: Run) -> set[object]:

@@ -135,7 +135,7 @@ class _Meeting(socketserver.ThreadingTCPServer):
             if not in_time:
                 raise CharedgeError(
                     f"no answer from {', '.join(self._missed())} within {seconds:g} seconds: start all workers, check their "
-                    "addresses in TF_CONFIG and the firewalls between them, or give a longer --worker-timeout."
+                    "addresses in TF_CONFIG and the firewalls between them, or give a longer `worker_timeout`."
                 )
 
     def message(self) -> _Message:

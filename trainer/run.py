@@ -244,7 +244,7 @@ class Run:
         That is the validation split (a million characters at most), and the end of the training split.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        self.write_config(config)  # first, so that a start that fails leaves a run, which --overwrite replaces
+        self.write_config(config)  # first, so that a start that fails leaves a run, which `overwrite` replaces
         self.checkpoints.mkdir(exist_ok=True)
         write_atomically(self._vocabulary, vocabulary.to_bytes())
         write_atomically(self._held_out, held_out[:MAX_HELD_OUT_CHARACTERS].encode())
@@ -259,7 +259,7 @@ class Run:
             CharedgeError: the folder is no run, or its config.json is damaged.
         """
         if not self.path.is_dir():
-            raise CharedgeError(f"{self.path} is not a run folder: give one that `charedge train --output` made.")
+            raise CharedgeError(f"{self.path} is not a run folder: give one that `charedge train` made.")
         try:
             values = json.loads(self._read(self._config))
             if type(values) is not dict:

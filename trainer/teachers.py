@@ -37,8 +37,8 @@ class Teachers:
         for run in runs:
             if run.vocabulary() != vocabulary:
                 raise CharedgeError(
-                    f"--teacher {run.path} predicts other characters: give a run that was trained on this text, or train with its "
-                    "--vocabulary."
+                    f"`teacher` {run.path} predicts other characters: give a run that was trained on this text, or train with its "
+                    "`vocabulary`."
                 )
             config = run.config()
             model = build_model(len(vocabulary), config, precision, cudnn, layers)

@@ -1,10 +1,10 @@
-"""The step loop: from the model after a prompt to the pieces of a text, for any number of rows at once."""
+"""The step loop: from a prompt to the model after it, and from there to the pieces of a text, for any number of rows at once."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from .interpreter import Step
 from .pattern import ENDED, ConstrainedRow, Pattern
-from .sampling import NotFinite, Sampler, Sampling
+from .sampling import MAX_WINDOW, NotFinite, Sampler, Sampling
 from .stopping import StopStrings
 
 
@@ -22,6 +22,26 @@ class Fed(NamedTuple):
     logits: np.ndarray  # float32 [1, V], for the character to come
     state: np.ndarray  # float32 [1, S]
     recent: np.ndarray  # int32 [n], the last ids of the text
+
+
+def feed(step: Step, chunks: Iterable[np.ndarray], after: Fed | None = None) -> Fed:
+    """Read a text.
+
+    Args:
+        step: the model.
+        chunks: the ids, piece by piece: int32 [any].
+        after: the model after what was read before; by default nothing was.
+
+    Returns:
+        The model after the text; its logits mean nothing if nothing was ever read.
+    """
+    before = after or Fed(step.empty_logits(), step.zeros(), np.empty(0, np.int32))
+    logits, state, recent = before.logits.copy(), before.state.copy(), before.recent
+    for ids in chunks:
+        for token in ids.reshape(-1, 1):
+            step.advance(token, state, logits)
+        recent = np.concatenate([recent, ids])[-MAX_WINDOW:]
+    return Fed(logits, state, recent)
 
 
 @dataclass(frozen=True)

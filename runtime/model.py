@@ -1,0 +1,382 @@
+"""Text from a model file."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from numbers import Integral
+from pathlib import Path
+
+import numpy as np
+
+from .bundled import find_model
+from .errors import CharedgeError, InvalidOption
+from .interpreter import Step
+from .manifest import Manifest
+from .model_file import ModelFile, read_model_file
+from .pattern import Pattern
+from .sampling import Sampling, random_rows
+from .saved_text import SavedText
+from .scoring import Score, Scorer, require_probe
+from .session import Session, locked, require_place, require_room
+from .stopping import StopStrings
+from .text import normalize_part, normalized_chunks
+from .vocabulary import UNKNOWN_ID, Vocabulary
+from .step_loop import Fed, Plan, feed, write
+
+DEFAULT_LENGTH = 500
+MAX_NAMED_CHARACTERS = 10
+
+
+class UnknownCharacters(UserWarning):
+    """A text has characters that the model's vocabulary lacks; they were left out."""
+
+
+def load(path: str | Path, threads: int = 1, interpreter: str | None = None) -> Model:
+    """Load a model file, in the order of trust: ZIP and manifest, SHA-256, interpreter, shapes, probe.
+
+    Args:
+        path: a file made by `charedge.convert`, or the name of a model that comes with charedge: `shakespeare` or
+            `shakespeare-tiny`.
+        threads: of the interpreter; 1 costs the least processor time, more are faster where cores are idle.
+        interpreter: `ai-edge-litert` or `tflite-runtime`; by default the first that is installed and fits.
+
+    Raises:
+        InvalidOption: `threads` or `interpreter` is not possible.
+        CharedgeError: the file is damaged, or it does not work on this machine.
+    """
+    file = read_model_file(find_model(path))
+    step = Step.load(file, threads, interpreter)
+    require_probe(step, file)
+    return Model(file, step)
+
+
+class Model:
+    """A model that generates and scores text, from `charedge.load`; every call starts from a zero state.
+
+    Threads may share it: a lock is held for each step of the model, and every call and stream keeps its own state.
+    """
+
+    def __init__(self, file: ModelFile, step: Step) -> None:
+        """
+        Args:
+            file: the model file.
+            step: from `Step.load`.
+        """
+        self._file, self._step = file, step
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the file says of itself."""
+        return self._file.manifest
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The characters that the model knows."""
+        return self._file.vocabulary
+
+    @property
+    def interpreter(self) -> str:
+        """The interpreter in use and its version, as in `ai-edge-litert 2.3.0`."""
+        return str(self._step.interpreter)
+
+    def generate(
+        self,
+        prompt: str | Iterable[str] = "",
+        length: int = DEFAULT_LENGTH,
+        *,
+        temperature: float = 0.8,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        repetition_window: int = 64,
+        banned: str = "",
+        logit_bias: Mapping[str, float] | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        pattern: str | None = None,
+        session: str | Path | None = None,
+        strict: bool = False,
+    ) -> str:
+        """Continue a text: the pieces of `stream`, joined. A session is saved when the whole text is there, and not before.
+
+        Args:
+            prompt, length, ...: as for `stream`.
+
+        Returns:
+            The new characters, without the prompt.
+
+        Raises:
+            InvalidOption, CharedgeError: as `stream`.
+        """
+        controls = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, repetition_window, banned, logit_bias or {})
+        plan = self._plan(1, length, controls, seed, stop, pattern)
+        ids = self._prompt_ids(prompt, strict)
+        if session is None:
+            return "".join(self._pieces(plan, ids))
+        with self._saved_text(session, plan, ids) as text:
+            written = "".join(text)
+            text.handed_over()
+        return written
+
+    def stream(
+        self,
+        prompt: str | Iterable[str] = "",
+        length: int = DEFAULT_LENGTH,
+        *,
+        temperature: float = 0.8,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        repetition_window: int = 64,
+        banned: str = "",
+        logit_bias: Mapping[str, float] | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        pattern: str | None = None,
+        session: str | Path | None = None,
+        strict: bool = False,
+    ) -> Generator[str, None, None]:
+        """Continue a text piece by piece, each piece as soon as it is known to belong to the text.
+
+        Args:
+            prompt: what comes before, or an iterable of its pieces, which takes constant memory; without one the model begins
+                from its `start_text`.
+            length: the most characters to write.
+            temperature: below 1 the text is safer, above 1 more varied; 0 takes the most likely character.
+            top_k: keep the k most likely characters; 0 is off.
+            top_p: keep the most likely characters of this total probability; 1 is off.
+            min_p: keep characters at least this fraction as likely as the top one; 0 is off.
+            repetition_penalty: make the characters of the last `repetition_window` less likely; 1 is off.
+            repetition_window: characters, at most 1024.
+            banned: characters that are never written.
+            logit_bias: what to add to the logit of a character.
+            seed: the same seed gives the same text on the same interpreter and kind of machine; None draws a new one.
+            stop: strings before the first of which the text ends.
+            pattern: a regular expression that the new characters match as a whole; they then come in one piece at the end.
+            session: a file that keeps the text's state. If it exists the text continues from there, the prompt being added to
+                it, and `seed` has no effect. It is saved when the text ends or is left, and every ten seconds; until then it
+                is locked, for this process too. It covers a piece once the next one is asked for or the stream is closed.
+            strict: refuse characters outside the vocabulary, rather than leave them out with an `UnknownCharacters` warning.
+
+        Raises:
+            InvalidOption: an argument has a value that it cannot have; raised by the call, before the first piece is asked for.
+            CharedgeError: `strict`, and the prompt has unknown characters; the pattern cannot be matched; the session cannot
+                be read or written, or another text is being written in it, which the call raises.
+        """
+        controls = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, repetition_window, banned, logit_bias or {})
+        plan = self._plan(1, length, controls, seed, stop, pattern)
+        ids = self._prompt_ids(prompt, strict)
+        if session is None:
+            return self._pieces(plan, ids)
+        pieces = self._saved_pieces(session, plan, ids)
+        next(pieces)  # locks and reads the session
+        return pieces
+
+    @contextmanager
+    def in_session(
+        self,
+        session: str | Path,
+        prompt: str | Iterable[str] = "",
+        length: int = DEFAULT_LENGTH,
+        *,
+        temperature: float = 0.8,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        repetition_window: int = 64,
+        banned: str = "",
+        logit_bias: Mapping[str, float] | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        pattern: str | None = None,
+        strict: bool = False,
+    ) -> Iterator[SavedText]:
+        """Continue a text as `stream` does, for a caller that reports itself how much has been handed over.
+
+        The session is locked until the block is left, which saves what was handed over.
+
+        Args:
+            session, prompt, length, ...: as for `stream`.
+
+        Raises:
+            InvalidOption, CharedgeError: as `stream`.
+        """
+        controls = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, repetition_window, banned, logit_bias or {})
+        plan = self._plan(1, length, controls, seed, stop, pattern)
+        with self._saved_text(session, plan, self._prompt_ids(prompt, strict)) as text:
+            yield text
+
+    def generate_batch(
+        self,
+        prompts: Sequence[str],
+        length: int = DEFAULT_LENGTH,
+        *,
+        temperature: float = 0.8,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        repetition_window: int = 64,
+        banned: str = "",
+        logit_bias: Mapping[str, float] | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        pattern: str | None = None,
+        strict: bool = False,
+    ) -> list[str]:
+        """Continue several texts in one step loop.
+
+        Args:
+            prompts: what comes before each text; row k of N draws from `numpy.random.SeedSequence(seed).spawn(N)[k]`.
+            length, ...: as for `stream`.
+
+        Returns:
+            For each prompt what `generate` would give, row 0 with the same seed.
+
+        Raises:
+            InvalidOption, CharedgeError: as `stream`.
+        """
+        if isinstance(prompts, str):
+            raise InvalidOption("prompts", "is one text: give a list of texts, as in [text].")
+        controls = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, repetition_window, banned, logit_bias or {})
+        plan = self._plan(len(prompts), length, controls, seed, stop, pattern)
+        if not prompts:
+            return []
+        fed = {prompt: self._feed(self._prompt_ids(prompt, strict)) for prompt in dict.fromkeys(prompts)}
+        texts = [""] * len(prompts)
+        for row, piece in write(self._step, self.vocabulary.tokens, plan, [fed[prompt] for prompt in prompts]):
+            texts[row] += piece
+        return texts
+
+    def score(self, text: str | Iterable[str], strict: bool = False) -> Score:
+        """How well the model predicts a text, from a zero state.
+
+        Args:
+            text: the text, or an iterable of its pieces, which takes constant memory.
+            strict: refuse characters outside the vocabulary, rather than leave them out with an `UnknownCharacters` warning.
+
+        Raises:
+            CharedgeError: fewer than two known characters are left to score, or `strict` and there are unknown ones.
+        """
+        scorer, unknown = Scorer(self._step), Counter[str]()
+        for ids in self._encode(text, "text", strict, unknown):
+            scorer.add(ids)
+        return scorer.score(skipped=unknown.total() if self.manifest.unknown == "skip" else 0)
+
+    def _plan(
+        self, rows: int, length: int, controls: Sampling, seed: int | None, stop: str | Sequence[str], pattern: str | None
+    ) -> Plan:
+        """
+        Raises:
+            InvalidOption: an argument has a value that it cannot have.
+        """
+        if not isinstance(length, Integral) or length < 1:
+            raise InvalidOption("length", f"{length!r} must be an integer from 1 up.")
+        form = self.manifest.normalization
+        stops = [stop] if isinstance(stop, str) else list(stop)
+        if not all(isinstance(text, str) for text in stops):
+            raise InvalidOption("stop", f"{stop!r} must be a text, or a list of texts.")
+        stops = [normalize_part(text, form) for text in stops]
+        StopStrings(stops)
+        return Plan(
+            length=int(length),
+            sampling=controls,
+            bias=controls.bias(self.vocabulary, form),
+            randoms=random_rows(seed, rows),
+            stop=stops,
+            pattern=None if pattern is None else Pattern(pattern, form),
+        )
+
+    def _pieces(self, plan: Plan, ids: Iterable[np.ndarray]) -> Generator[str, None, None]:
+        yield from (piece for _, piece in write(self._step, self.vocabulary.tokens, plan, [self._feed(ids)]))
+
+    @contextmanager
+    def _saved_text(self, session: str | Path, plan: Plan, ids: Iterable[np.ndarray]) -> Iterator[SavedText]:
+        """A text in a session that is locked for as long, and saved at the end."""
+        path, sha256, size = Path(session), self.manifest.flatbuffer_sha256, self._step.state_size
+        require_place(path)
+        with locked(path):
+            begun = Session.load(path, sha256, size, len(self.vocabulary)) if path.exists() else None
+            require_room(path, size)
+            if begun is not None:
+                plan = replace(plan, start=begun.position)
+            text = SavedText(self._step, self.vocabulary, sha256, path, plan, lambda: self._feed(ids, begun))
+            try:
+                yield text
+            finally:
+                text.save()
+
+    def _saved_pieces(self, session: str | Path, plan: Plan, ids: Iterable[np.ndarray]) -> Generator[str, None, None]:
+        """An empty piece once the session is locked and read, then those of the text."""
+        with self._saved_text(session, plan, ids) as text:
+            yield ""
+            for piece in text:
+                try:
+                    yield piece
+                except GeneratorExit:
+                    text.handed_over()
+                    raise
+                text.handed_over()
+                if text.due:
+                    text.save()
+            text.handed_over()
+
+    def _prompt_ids(self, prompt: str | Iterable[str], strict: bool) -> Iterable[np.ndarray]:
+        """The ids of a prompt; of a string at once, so that what is wrong with it is known before anything is written."""
+        ids = self._encode(prompt, "prompt", strict, Counter())
+        return list(ids) if isinstance(prompt, str) else ids
+
+    def _feed(self, ids: Iterable[np.ndarray], session: Session | None = None) -> Fed:
+        """The model after a prompt: from zeros, or from a session; after the start text where nothing was read."""
+        if session is not None:
+            logits, state = self._step(np.array([session.token], np.int32), session.state)
+            return feed(self._step, ids, Fed(logits, state, self.vocabulary.encode(session.tail)))
+        fed = feed(self._step, ids)
+        return fed if len(fed.recent) else feed(self._step, self._prompt_ids(self.manifest.start_text, strict=True))
+
+    def _encode(self, text: str | Iterable[str], what: str, strict: bool, unknown: Counter[str]) -> Iterator[np.ndarray]:
+        """The ids of a text, piece by piece, normalised first; unknown characters are id 0 or left out, as the model was trained.
+
+        They are counted in `unknown` and, in the end, named in one warning.
+        """
+        if not isinstance(text, (str, Iterable)):
+            raise InvalidOption(what, f"{text!r} must be a text, or an iterable of texts.")
+        for chunk in normalized_chunks([text] if isinstance(text, str) else text, self.manifest.normalization):
+            ids = self.vocabulary.encode(chunk)
+            if self.manifest.unknown == "skip" and not ids.all():
+                unknown.update(chunk[i] for i in np.flatnonzero(ids == UNKNOWN_ID))
+                if strict:
+                    raise CharedgeError(
+                        f"the {what} has characters that the model does not know: {_names(unknown)}; leave them out, or drop `strict`."
+                    )
+                ids = ids[ids != UNKNOWN_ID]
+            yield ids
+        if unknown:
+            sentence = f"the {what} has characters that the model does not know: {_names(unknown)}; they are left out."
+            warnings.warn(sentence, UnknownCharacters, stacklevel=_callers_level())
+
+
+def _callers_level() -> int:
+    """The `stacklevel` of `warnings.warn` for the line outside this package that called it."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def _names(unknown: Counter[str]) -> str:
+    """The unknown characters, the most frequent first: `'é' U+00E9 (3 times)`."""
+    names = []
+    for character, count in unknown.most_common(MAX_NAMED_CHARACTERS):
+        shown = f"{character!r} " if character.isprintable() else ""
+        names.append(f"{shown}U+{ord(character):04X} ({count} {'time' if count == 1 else 'times'})")
+    more = len(unknown) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more > 0 else "")
