@@ -181,7 +181,7 @@ def test_what_a_killed_process_left_is_cleared_and_what_it_was_to_replace_is_who
     from charedge.converter.saved_model import write_saved_model
 
     shutil.copytree(written.path.parent, tmp_path, dirs_exist_ok=True)
-    assert len(list(tmp_path.glob(".model.*"))) == 1
+    assert len(list(tmp_path.glob(".charedge-*"))) == 1
     assert tf.saved_model.load(str(tmp_path / "model")).normalization() == "NFC"
     write_saved_model(export(**SHAPES[0]).run, tmp_path / "model")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
