@@ -39,7 +39,7 @@ def output(*command: object) -> str:
 
 def charedge(python: object, *arguments: object) -> list[object]:
     """The command line of the charedge that some Python has."""
-    return [python, "-m", "charedge.runtime", *arguments]
+    return [python, "-m", "charedge", *arguments]
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What a character costs: the whole loop of `Generator.stream` beside the interpreter's own `invoke()`, in the same run.
+"""What a character costs: the whole loop of `Model.stream` beside the interpreter's own `invoke()`, in the same run.
 
 python benchmarks/step_loop.py            models with random weights, the speed of which is that of trained ones
 python benchmarks/step_loop.py m.tflite   a file of your own
@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from charedge.runtime import Generator
 from charedge.runtime.interpreter import Step
 from charedge.runtime.model_file import read_model_file
+
+from charedge import load
 
 START = "A"
 TEMPERATURE = 0.8
@@ -28,8 +29,8 @@ Loop = Callable[[int], object]
 
 
 def whole_loop(path: Path, interpreter: str | None = None) -> Loop:
-    """`Generator.stream`, sampling and decoding included."""
-    generator = Generator.load(path, interpreter=interpreter)
+    """`Model.stream`, sampling and decoding included."""
+    generator = load(path, interpreter=interpreter)
 
     def loop(characters: int) -> None:
         for _ in generator.stream(START, length=characters, temperature=TEMPERATURE, seed=1):
@@ -54,8 +55,8 @@ def invoke_alone(path: Path, interpreter: str | None = None) -> Loop:
 
 
 def batch_of(rows: int, path: Path) -> Loop:
-    """`Generator.generate_batch`, which shares the characters out among its rows; each row draws other ones."""
-    generator = Generator.load(path)
+    """`Model.generate_batch`, which shares the characters out among its rows; each row draws other ones."""
+    generator = load(path)
 
     def loop(characters: int) -> None:
         generator.generate_batch([START] * rows, length=max(1, characters // rows), temperature=TEMPERATURE, seed=1)

@@ -72,7 +72,7 @@ def charedge_speed(folder: Path, units: int, precision: str, steps: int, layers:
         "--validation-split": VALIDATION_SPLIT,
         **{f"--{name.replace('_', '-')}": value for name, value in others.items()},
     }
-    command = [sys.executable, "-m", "charedge.runtime", "train", text, "--output", run, "--overwrite", "--quiet"]
+    command = [sys.executable, "-m", "charedge", "train", text, "--output", run, "--overwrite", "--quiet"]
     command += [part for option in options.items() for part in option]
 
     def speed() -> float:

@@ -8,7 +8,7 @@ import os
 import re
 from pathlib import Path
 
-from charedge.runtime.cli import run
+from charedge.program import run
 
 PAGE = Path(__file__).parent / "command-line.md"
 BLOCK = re.compile(r"<!-- help: (\w+) -->\n(?:\n```text\n.*?```\n)?", re.DOTALL)

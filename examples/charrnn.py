@@ -80,9 +80,9 @@ def show_evaluation(run: Path, stride: int) -> None:
 
 def show_generation(model: Path) -> None:
     """B8 and B9: greedy text goes round in circles, drawn text does not; the state is carried, so a character is one step."""
-    from charedge.runtime import Generator
+    from charedge import load
 
-    generator = Generator.load(model)
+    generator = load(model)
     greedy = generator.generate("El ingenioso hidalgo ", length=2000, temperature=0)
     drawn = generator.generate("El ingenioso hidalgo ", length=2000, temperature=0.8, seed=1)
     for name, text in (("greedy", greedy), ("drawn at 0.8", drawn)):

@@ -18,7 +18,7 @@ def charedge(*arguments: object) -> tuple[str, str]:
     command = [str(argument) for argument in arguments]
     print("     $ charedge", *command, file=sys.stderr, flush=True)
     process = subprocess.Popen(
-        [sys.executable, "-m", "charedge.runtime", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "charedge", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
     said = []

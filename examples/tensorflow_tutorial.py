@@ -68,9 +68,9 @@ def show_training(text: Path, run: Path, units: int, epochs: int) -> None:
 
 def show_generation(model: Path) -> None:
     """A8 and A9: a text, and five in about the time of one; [UNK] is never drawn, the state is carried."""
-    from charedge.runtime import Generator
+    from charedge import load
 
-    generator = Generator.load(model)
+    generator = load(model)
     options = {"length": 1000, "temperature": 1.0, "seed": 1}
     begun = time.perf_counter()
     text = generator.generate("ROMEO:", **options)

@@ -2,11 +2,11 @@
 
 import sys
 
-from charedge.runtime import CharedgeError, Generator
+from charedge import CharedgeError, load
 
 model, prompt = sys.argv[1:]
 try:
-    generator = Generator.load(model)
+    generator = load(model)
     print(prompt, end="")
     for piece in generator.stream(prompt, length=300, temperature=0.8):
         print(piece, end="", flush=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .model import Generator
+from .model import Model, load
 
 WARM_UP = 64
 BATCHES = (1, 4, 8)
@@ -34,7 +34,7 @@ class Benchmark:
 
     interpreter: str
     load_milliseconds: float
-    """From the path to a generator that has passed the probe."""
+    """From the path to a model that has passed the probe."""
     microseconds_per_character: float
     """The median of single characters, one row, one thread."""
     microseconds_per_character_p99: float
@@ -50,22 +50,22 @@ def run_benchmark(path: Path, characters: int = 2000, interpreter: str | None = 
     Args:
         path: the model file.
         characters: how many to generate for each figure.
-        interpreter: as for `Generator.load`.
+        interpreter: as for `charedge.load`.
 
     Raises:
         CharedgeError: the file does not work here.
     """
     start = time.perf_counter()
-    generator = Generator.load(path, 1, interpreter)
-    load = time.perf_counter() - start
-    times = character_times(generator, characters)
+    model = load(path, 1, interpreter)
+    loading = time.perf_counter() - start
+    times = character_times(model, characters)
     rates = []
     for threads in THREADS:
-        threaded = generator if threads == 1 else Generator.load(path, threads, interpreter)
+        threaded = model if threads == 1 else load(path, threads, interpreter)
         rates += [Rate(rows, threads, round(rate(threaded, rows, characters), 1)) for rows in BATCHES]
     return Benchmark(
-        interpreter=generator.interpreter,
-        load_milliseconds=round(load * 1e3, 2),
+        interpreter=model.interpreter,
+        load_milliseconds=round(loading * 1e3, 2),
         microseconds_per_character=round(float(np.median(times)) * 1e6, 2),
         microseconds_per_character_p99=round(float(np.percentile(times, 99)) * 1e6, 2),
         rates=rates,
@@ -74,10 +74,10 @@ def run_benchmark(path: Path, characters: int = 2000, interpreter: str | None = 
     )
 
 
-def character_times(generator: Generator, characters: int) -> np.ndarray:
+def character_times(model: Model, characters: int) -> np.ndarray:
     """Seconds from each character to the next: float64 [characters]."""
     stamps = np.empty(characters + 1)
-    pieces = generator.stream(length=WARM_UP + characters + 1, seed=1)
+    pieces = model.stream(length=WARM_UP + characters + 1, seed=1)
     for _ in range(WARM_UP):
         next(pieces)
     clock = time.perf_counter
@@ -87,12 +87,12 @@ def character_times(generator: Generator, characters: int) -> np.ndarray:
     return np.diff(stamps)
 
 
-def rate(generator: Generator, rows: int, characters: int) -> float:
+def rate(model: Model, rows: int, characters: int) -> float:
     """Characters a second of all rows together."""
     length = max(characters // rows, 1)
-    generator.generate_batch([""] * rows, length=WARM_UP, seed=1)
+    model.generate_batch([""] * rows, length=WARM_UP, seed=1)
     start = time.perf_counter()
-    generator.generate_batch([""] * rows, length=length, seed=1)
+    model.generate_batch([""] * rows, length=length, seed=1)
     return rows * length / (time.perf_counter() - start)
 
 

@@ -23,7 +23,7 @@ from .interrupts import HANGUP, Interrupted, deferred_interrupts
 from .text import read_chunks, split_lines
 
 if TYPE_CHECKING:
-    from .model import Generator
+    from .model import Model
     from .saved_text import SavedText
 
 app = typer.Typer(**PLAIN)
@@ -63,7 +63,7 @@ def generate(
     min_p: Annotated[float, typer.Option(help="Draw from characters this times as likely as the likeliest; 0 is off.")] = 0.0,
     repetition_penalty: Annotated[float, typer.Option(help="Make recent characters less likely; 1 is off.")] = 1.0,
     repetition_window: Annotated[int, typer.Option(help="How many characters are recent.")] = 64,
-    ban: Annotated[str, typer.Option(metavar="CHARACTERS", help="Characters that are never written.")] = "",
+    banned: Annotated[str, typer.Option("--ban", metavar="CHARACTERS", help="Characters that are never written.")] = "",
     logit_bias: Annotated[list[str] | None, typer.Option(metavar="C=VALUE", help="Add to a character's logit; repeatable.")] = None,
     stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End before this text; repeatable.")] = None,
     pattern: Annotated[str | None, typer.Option(metavar="REGEX", help="Write text that matches a regular expression.")] = None,
@@ -77,14 +77,14 @@ def generate(
     as_json: JSON = False,
 ) -> None:
     """Write text, character by character."""
-    from .model import Generator
+    from .model import load
 
     if not 1 <= samples <= MAX_SAMPLES:
-        raise InvalidOption(f"--samples {samples} must be from 1 to {MAX_SAMPLES:,}.")
+        raise InvalidOption("samples", f"{samples} must be from 1 to {MAX_SAMPLES:,}.")
     if session is not None and samples > 1:
-        raise InvalidOption("--session keeps one text: leave out --samples.")
+        raise InvalidOption("session", "keeps one text: leave out `samples`.")
     if prompt_file is not None and (prompt is not None or samples > 1):
-        raise InvalidOption("--prompt-file cannot be given together with --prompt or --samples: choose one.")
+        raise InvalidOption("prompt_file", "cannot be given together with `prompt` or `samples`: choose one.")
     options: dict[str, Any] = {
         "temperature": temperature,
         "top_k": top_k,
@@ -92,15 +92,15 @@ def generate(
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
         "repetition_window": repetition_window,
-        "banned": _unescape("--ban", ban),
+        "banned": _unescape("banned", banned),
         "logit_bias": _biases(logit_bias or []),
-        "stop": [_unescape("--stop", text) for text in stop or []],
+        "stop": [_unescape("stop", text) for text in stop or []],
         "pattern": pattern,
         "seed": seed,
         "strict": strict,
     }
-    text = _unescape("--prompt", prompt or "")
-    generator = Generator.load(model, threads, interpreter)
+    text = _unescape("prompt", prompt or "")
+    loaded = load(model, threads, interpreter)
     write = _writer()
     echo = _nothing if as_json or no_echo else write
     start = time.perf_counter()
@@ -109,19 +109,19 @@ def generate(
         if as_json:
             characters, seconds = sum(map(len, texts)), time.perf_counter() - start
             fields = {"texts": texts, "characters": characters, "characters_per_second": round(characters / seconds, 1)}
-            print_json({"prompt": text, **fields, "seed": seed, "interpreter": generator.interpreter})
+            print_json({"prompt": text, **fields, "seed": seed, "interpreter": loaded.interpreter})
         elif sys.stdout.isatty():
             write("\n")
 
     if samples > 1:
-        texts = generator.generate_batch([text] * samples, length, **options)
+        texts = loaded.generate_batch([text] * samples, length, **options)
         if not as_json:
             write(f"\n{SAMPLE_SEPARATOR}\n".join(("" if no_echo else text) + written for written in texts))
         finish(texts)
         return
     source = text if prompt_file is None else _echoing(read_chunks(prompt_file), echo)
-    with nullcontext() if session is None else generator.in_session(session, source, length, **options) as saved:
-        pieces = generator.stream(source, length, **options) if saved is None else iter(saved)
+    with nullcontext() if session is None else loaded.in_session(session, source, length, **options) as saved:
+        pieces = loaded.stream(source, length, **options) if saved is None else iter(saved)
         if prompt_file is None:
             echo(text)
         collected: list[str] = []
@@ -184,11 +184,11 @@ def _unescape(option: str, text: str) -> str:
     try:
         text = text.encode("utf-8", "surrogateescape").decode("utf-8")  # in a locale without UTF-8 Python leaves it undecoded
     except UnicodeError:
-        raise InvalidOption(f"{option} is not UTF-8 text: use a terminal with UTF-8, or escapes such as \\u00E9.") from None
+        raise InvalidOption(option, "is not UTF-8 text: use a terminal with UTF-8, or escapes such as \\u00E9.") from None
     try:
         return unescape(text)
     except ValueError as error:
-        raise InvalidOption(f"{option} cannot be read: {error}.") from None
+        raise InvalidOption(option, f"cannot be read: {error}.") from None
 
 
 def _biases(entries: Sequence[str]) -> dict[str, float]:
@@ -203,9 +203,9 @@ def _bias(entry: str) -> tuple[str, float]:
     """`c=1.5` -> ("c", 1.5)."""
     character, _, value = entry.rpartition("=")
     try:
-        return _unescape("--logit-bias", character), float(value)
+        return _unescape("logit_bias", character), float(value)
     except ValueError:
-        raise InvalidOption(f"--logit-bias {entry!r} must be a character, an equals sign and a number, as in 'e=-2'.") from None
+        raise InvalidOption("logit_bias", f"{entry!r} must be a character, an equals sign and a number, as in 'e=-2'.") from None
 
 
 def _echoing(chunks: Iterator[str], echo: Callable[[str], object]) -> Iterator[str]:
@@ -318,18 +318,18 @@ def score(
     as_json: JSON = False,
 ) -> None:
     """Measure how well a model predicts a text, in nats and bits a character."""
-    from .model import Generator
+    from .model import load
 
-    generator = Generator.load(model, threads, interpreter)
+    loaded = load(model, threads, interpreter)
     if lines:
-        _score_lines(generator, file, strict, as_json)
+        _score_lines(loaded, file, strict, as_json)
         return
     start = time.perf_counter()
-    result = generator.score(_told(read_chunks(file)), strict)
+    result = loaded.score(_told(read_chunks(file)), strict)
     seconds = time.perf_counter() - start
     if as_json:
         speed = round((result.characters - 1) / seconds, 1)
-        print_json({**asdict(result), "characters_per_second": speed, "interpreter": generator.interpreter})
+        print_json({**asdict(result), "characters_per_second": speed, "interpreter": loaded.interpreter})
         return
     print(
         f"{result.nats_per_character:.4f} nats/character, {result.bits_per_character:.4f} bits/character "
@@ -349,13 +349,13 @@ def _told(chunks: Iterator[str]) -> Iterator[str]:
                 told = time.monotonic()
 
 
-def _score_lines(generator: Generator, file: Path, strict: bool, as_json: bool) -> None:
+def _score_lines(model: Model, file: Path, strict: bool, as_json: bool) -> None:
     """A line of output for each line of the file: nats/character, a tab, the line; or a JSON object."""
     from .scoring import TooShort
 
     for number, line in enumerate(split_lines(read_chunks(file)), start=1):
         try:
-            result = generator.score(line, strict)
+            result = model.score(line, strict)
         except TooShort:
             result = None
         except CharedgeError as error:
@@ -376,7 +376,7 @@ def bench(
 ) -> None:
     """Measure how fast a model file runs on this machine."""
     if not 1 <= characters <= MAX_CHARACTERS:
-        raise InvalidOption(f"--characters {characters} must be from 1 to {MAX_CHARACTERS:,}.")
+        raise InvalidOption("characters", f"{characters} must be from 1 to {MAX_CHARACTERS:,}.")
     from .benchmark import run_benchmark
 
     result = run_benchmark(model, characters, interpreter)

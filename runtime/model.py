@@ -23,10 +23,10 @@ from .sampling import Sampling, random_rows
 from .saved_text import SavedText
 from .scoring import Score, Scorer, require_probe
 from .session import Session, locked, require_place, require_room
+from .step_loop import Fed, Plan, feed, write
 from .stopping import StopStrings
 from .text import normalize_part, normalized_chunks
 from .vocabulary import UNKNOWN_ID, Vocabulary
-from .step_loop import Fed, Plan, feed, write
 
 DEFAULT_LENGTH = 500
 MAX_NAMED_CHARACTERS = 10
@@ -354,9 +354,8 @@ class Model:
             if self.manifest.unknown == "skip" and not ids.all():
                 unknown.update(chunk[i] for i in np.flatnonzero(ids == UNKNOWN_ID))
                 if strict:
-                    raise CharedgeError(
-                        f"the {what} has characters that the model does not know: {_names(unknown)}; leave them out, or drop `strict`."
-                    )
+                    names = _names(unknown)
+                    raise CharedgeError(f"the {what} has characters that the model does not know: {names}; drop them, or `strict`.")
                 ids = ids[ids != UNKNOWN_ID]
             yield ids
         if unknown:

@@ -124,7 +124,7 @@ def _single_characters(option: str, text: str, normalization: Normalization) -> 
             raise InvalidOption(
                 option,
                 f"{cluster!r} is {len(written)} characters ({points}) in the model's normalization {normalization}: "
-                "give single characters, and combining marks first."
+                "give single characters, and combining marks first.",
             )
         characters += written
     return characters

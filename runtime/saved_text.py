@@ -9,8 +9,8 @@ from pathlib import Path
 from .interpreter import Step
 from .sampling import MAX_WINDOW
 from .session import Session
-from .vocabulary import Vocabulary
 from .step_loop import Cursor, Fed, Mark, Plan, write
+from .vocabulary import Vocabulary
 
 SESSION_SECONDS = 10.0
 UNKNOWN_CHARACTER = "\ud800"

@@ -44,7 +44,7 @@ def model(models):
 @pytest.fixture
 def charedge(capsys):
     """Run the command line in this process: `charedge("info", path)` -> status, stdout, stderr."""
-    from charedge.runtime.cli import run
+    from charedge.program import run
 
     def call(*arguments):
         capsys.readouterr()
@@ -61,7 +61,7 @@ def heed_ctrl_c():
 
 
 def command(*arguments, python=sys.executable):
-    return [str(python), "-m", "charedge.runtime", *map(str, arguments)]
+    return [str(python), "-m", "charedge", *map(str, arguments)]
 
 
 @pytest.fixture(scope="session")

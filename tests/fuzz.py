@@ -26,9 +26,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from charedge.runtime import CharedgeError, Generator
-from charedge.runtime.cli import run
 from corruptions import CORRUPTIONS, damage
+
+from charedge import CharedgeError, load
+from charedge.program import run
 
 MAX_SECONDS = 2.0  # of processor time: the machine may be busy with something else
 MAX_WALL_SECONDS = 30.0  # after which it hangs
@@ -117,7 +118,7 @@ def _address_space() -> int:
 
 def observe(path: Path) -> list[str]:
     """The texts by which a model file is known: with a prompt and without, drawn and not."""
-    generator = Generator.load(path)
+    generator = load(path)
     return [
         generator.generate("A", 40, seed=1),
         generator.generate("", 40, seed=2),

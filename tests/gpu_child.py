@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from charedge.runtime import CharedgeError
 from charedge.trainer.accelerators import Hardware, find_gpus
 from charedge.trainer.distribution import choose_strategy, deal, divide_cpu
 from charedge.trainer.encoding import encode_corpus
@@ -24,6 +23,8 @@ from charedge.trainer.fast_recurrence import FAST_LAYERS
 from charedge.trainer.gradient_check import check_gradient
 from charedge.trainer.loop import CUDNN_LAYERS, Data, Training
 from charedge.trainer.run import Config, Run
+
+from charedge import CharedgeError
 
 ROWS, CHARACTERS = 24, 100
 VALIDATION_SPLIT = 0.1

@@ -14,7 +14,7 @@ import textwrap
 import time
 from pathlib import Path
 
-from charedge.runtime import CharedgeError, Generator
+from charedge import CharedgeError, load
 
 LONGEST = 400  # characters, for a model that never ends a line
 
@@ -39,7 +39,7 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     opened = options.display.open("a", encoding="utf-8") if options.display else contextlib.nullcontext(sys.stdout)
     with opened as display:
-        generator = Generator.load(options.model)
+        generator = load(options.model)
         for line in itertools.islice(lines(generator, options.session, options.seed), options.lines):
             print(textwrap.fill(line, options.width), file=display, flush=True)
             time.sleep(options.seconds)

@@ -14,7 +14,7 @@ LSTM = ("--cell", "lstm", "--layers", "2", "--dropout", "0.1", "--epochs", "1")
 COARSE = """
 import sys
 from charedge.converter import quantization
-from charedge.runtime.cli import run
+from charedge.program import run
 
 quantization.INT8_LEVELS = 1
 sys.exit(run(sys.argv[1:]))

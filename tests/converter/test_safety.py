@@ -32,7 +32,7 @@ NOT_RENAMED = "Path.replace = die"
 RENAMED = "replace = Path.replace; Path.replace = lambda *paths: (replace(*paths), die())"
 WAITING = """
 import os, sys
-from charedge.runtime.cli import run
+from charedge.program import run
 
 os.fsync = lambda file: (print("writing", flush=True), sys.stdin.readline())
 sys.exit(run(sys.argv[1:]))

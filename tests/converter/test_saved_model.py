@@ -358,7 +358,7 @@ def test_a_full_disk_is_one_sentence_and_the_old_one_stays(export, write, tmp_pa
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))  # larger files are refused, as where the disk is full
     try:
-        with pytest.raises(CharedgeError, match=r"--output \S*model cannot be written \(File too large\): choose another place\.$"):
+        with pytest.raises(CharedgeError, match=r"`output` \S*model cannot be written \(File too large\): choose another place\.$"):
             write(export(**SHAPES[0]).run)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

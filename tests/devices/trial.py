@@ -69,7 +69,7 @@ def install(device: Device, report: Report, wheels: Path, own: Path, expected: E
     if target.uninstall:
         (model,) = [path for path in expected.models if path.name == "gru-int8.tflite"]
         for chosen, options in (("ai-edge-litert", []), *((name, ["--interpreter", name]) for name in INTERPRETERS)):
-            shown = device.run("-m", "charedge.runtime", "verify", model, *options).stdout
+            shown = device.run("-m", "charedge", "verify", model, *options).stdout
             report.require(chosen in shown, f"with both interpreters {' '.join(options) or 'no option'} does not take {chosen}")
         device.pip("uninstall", "--yes", *target.uninstall)
     site = device.site_packages
@@ -94,7 +94,7 @@ def run_commands(device: Device, report: Report, expected: Expected) -> None:
                 "bench": [path, "--characters", 20, "--json"],
             }
         for command, arguments in commands.items():
-            result = device.run("-m", "charedge.runtime", command, *arguments)
+            result = device.run("-m", "charedge", command, *arguments)
             if refused and command != "info":
                 polite = result.returncode == 1 and "needs ai-edge-litert" in result.stderr and result.stderr.count("\n") == 1
                 report.require(polite, f"{command} {name}: is not refused: {result.stderr[-300:]}")

@@ -77,7 +77,7 @@ def prepare(folder: Path, files: Sequence[Path], pattern: str) -> Expected:
         sys.exit(f"the tests of the runtime fail on this machine already:\n{tests.stdout[-3000:]}")
     expected = Expected(sorted((folder / "models").glob(pattern)), text, test_models, {})
     for path in expected.models:
-        command = [sys.executable, "-m", "charedge.runtime", "score", path, text, "--json"]
+        command = [sys.executable, "-m", "charedge", "score", path, text, "--json"]
         result = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         expected.scores[path.name] = json.loads(result.stdout)["nats_per_character"]
     return expected

@@ -10,7 +10,7 @@ from conftest import heed_ctrl_c
 SMALL_DEMO = """
 import sys
 from charedge.converter import demo
-from charedge.runtime.cli import run
+from charedge.program import run
 
 commands = demo.demo_commands
 

@@ -4,9 +4,10 @@ import os
 import shutil
 
 import pytest
-from charedge.runtime import Generator
 from charedge.runtime.bundled import FOLDER, NAMES
 from conftest import DATA
+
+from charedge import load
 
 MOST_BYTES = {"shakespeare": 3_600_000, "shakespeare-tiny": 350_000}
 MOST_NATS = {"shakespeare": 1.40, "shakespeare-tiny": 1.48}
@@ -15,7 +16,7 @@ MOST_NATS = {"shakespeare": 1.40, "shakespeare-tiny": 1.48}
 def test_generate_without_a_model_writes_shakespeare(charedge):
     result = charedge("generate", "--prompt", "ROMEO:", "--length", "100", "--seed", "1")
     assert (result.status, result.stderr) == (0, "")
-    assert result.stdout == "ROMEO:" + Generator.load(NAMES[0]).generate("ROMEO:", 100, seed=1)
+    assert result.stdout == "ROMEO:" + load(NAMES[0]).generate("ROMEO:", 100, seed=1)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -52,7 +53,7 @@ def test_without_a_model_a_file_of_that_name_is_not_used(charedge, tmp_path, mon
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_is_small_says_where_it_comes_from_and_predicts_what_was_held_out(name):
-    generator = Generator.load(name)
+    generator = load(name)
     assert (FOLDER / f"{name}.tflite").stat().st_size <= MOST_BYTES[name]
     manifest = generator.manifest
     assert (manifest.name, manifest.quantization, manifest.license) == (name, "int8", "Apache-2.0")

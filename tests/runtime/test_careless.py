@@ -7,9 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from charedge.runtime import CharedgeError, Generator, InvalidOption
 from charedge.runtime.cli import app
 from conftest import REPOSITORY
+
+from charedge import CharedgeError, InvalidOption, load
 
 MODEL_COMMANDS = ("info", "verify", "bench", "generate", "score")
 
@@ -117,17 +118,17 @@ def test_values_of_options_are_refused_or_taken(outcomes, model):
 
 def test_a_zero_byte_in_a_path_is_an_error_in_python_too():
     with pytest.raises(CharedgeError, match="zero byte"):
-        Generator.load("a\0b")
+        load("a\0b")
 
 
 @pytest.mark.parametrize("threads", [0, -1, 129, 50_000, 99_999_999_999])
 def test_threads_have_bounds_in_python_too(model, threads):
-    with pytest.raises(InvalidOption, match=f"--threads {threads} must be from 1 to 128"):
-        Generator.load(model.path, threads=threads)
+    with pytest.raises(InvalidOption, match=f"`threads` {threads} must be from 1 to 128"):
+        load(model.path, threads=threads)
 
 
 def test_the_most_threads_work(model):
-    assert Generator.load(model.path, threads=128).generate("A", 5, seed=1) == Generator.load(model.path).generate("A", 5, seed=1)
+    assert load(model.path, threads=128).generate("A", 5, seed=1) == load(model.path).generate("A", 5, seed=1)
 
 
 def test_careless_text_to_train_on_is_refused(careless_paths, outcomes):

@@ -9,14 +9,15 @@ import subprocess
 import sys
 
 import pytest
-from charedge.runtime import Generator
 from conftest import REPOSITORY, command
+
+from charedge import load
 
 
 def test_generate_writes_the_prompt_and_the_new_characters(model, process):
     result = process("generate", model.path, "--prompt", "Hello", "--length", "60", "--seed", "3")
     assert result.returncode == 0
-    assert result.stdout == "Hello" + Generator.load(model.path).generate("Hello", 60, seed=3)
+    assert result.stdout == "Hello" + load(model.path).generate("Hello", 60, seed=3)
     assert result.stderr == ""  # not even LiteRT's greeting
 
 
@@ -27,7 +28,7 @@ def test_a_terminal_gets_a_newline_at_the_end(model):
     os.close(follower)
     shown = os.read(leader, 1000).decode().replace("\r\n", "\n")
     os.close(leader)
-    assert shown == "Hello" + Generator.load(model.path).generate("Hello", 5, temperature=0) + "\n"
+    assert shown == "Hello" + load(model.path).generate("Hello", 5, temperature=0) + "\n"
 
 
 def test_no_echo_leaves_the_prompt_out(model, charedge):
@@ -36,14 +37,14 @@ def test_no_echo_leaves_the_prompt_out(model, charedge):
 
 
 def test_without_a_prompt_the_start_text_is_fed_and_not_printed(model, charedge):
-    expected = Generator.load(model.path).generate("\n", 30, seed=3)
+    expected = load(model.path).generate("\n", 30, seed=3)
     for prompt in ([], ["--prompt", ""]):
         assert charedge("generate", model.path, *prompt, "--seed", "3", "--length", "30").stdout == expected
 
 
 def test_the_prompt_understands_escapes(model, charedge):
     result = charedge("generate", model.path, "--prompt", r"A\nB\u0041", "--seed", "3", "--length", "10")
-    assert result.stdout == "A\nBA" + Generator.load(model.path).generate("A\nBA", 10, seed=3)
+    assert result.stdout == "A\nBA" + load(model.path).generate("A\nBA", 10, seed=3)
 
 
 def test_the_prompt_may_come_from_a_file_or_stdin(model, process, tmp_path):
@@ -57,13 +58,13 @@ def test_the_prompt_may_come_from_a_file_or_stdin(model, process, tmp_path):
 def test_samples_are_separated_and_each_has_its_own_draws(model, charedge):
     result = charedge("generate", model.path, "--prompt", "Hi", "--samples", "3", "--seed", "3", "--length", "30")
     texts = result.stdout.split("\n----\n")
-    assert texts == ["Hi" + text for text in Generator.load(model.path).generate_batch(["Hi"] * 3, 30, seed=3)]
+    assert texts == ["Hi" + text for text in load(model.path).generate_batch(["Hi"] * 3, 30, seed=3)]
     assert texts[0] == charedge("generate", model.path, "--prompt", "Hi", "--seed", "3", "--length", "30").stdout
 
 
 def test_generate_as_json(model, charedge):
     fields = json.loads(charedge("generate", model.path, "--prompt", "Hi", "--seed", "3", "--length", "30", "--json").stdout)
-    assert fields["texts"] == [Generator.load(model.path).generate("Hi", 30, seed=3)]
+    assert fields["texts"] == [load(model.path).generate("Hi", 30, seed=3)]
     assert fields["characters"] == 30
     assert fields["characters_per_second"] > 0
 
@@ -79,7 +80,7 @@ def test_unknown_characters_in_a_prompt_are_warned_of_once(model, charedge):
 def test_every_control_reaches_the_generator(model, charedge):
     options = ["--temperature", "1.1", "--top-k", "9", "--top-p", "0.9", "--min-p", "0.02", "--repetition-penalty", "1.2"]
     options += ["--repetition-window", "20", "--ban", "xyz", "--logit-bias", "e=1.5", "--logit-bias", r"\n=-2", "--stop", "ZQ"]
-    expected = Generator.load(model.path).generate(
+    expected = load(model.path).generate(
         "Hi",
         80,
         seed=3,
@@ -122,12 +123,12 @@ def test_a_long_prompt_is_read_in_pieces(model, charedge, tmp_path, monkeypatch)
     prompt = "Hello, World. " * 50
     (tmp_path / "prompt.txt").write_text(prompt, encoding="utf-8")
     result = charedge("generate", model.path, "--prompt-file", tmp_path / "prompt.txt", "--length", "30", "--seed", "2")
-    assert result.stdout == prompt + Generator.load(model.path).generate(prompt, 30, seed=2)
+    assert result.stdout == prompt + load(model.path).generate(prompt, 30, seed=2)
 
 
 def test_score_by_line(model, charedge, tmp_path):
     (tmp_path / "text.txt").write_text("Hello\r\nx\n\nWorld", encoding="utf-8")
-    generator = Generator.load(model.path)
+    generator = load(model.path)
     nats = [generator.score(word).nats_per_character for word in ("Hello", "World")]
     plain = charedge("score", model.path, tmp_path / "text.txt", "--lines").stdout
     assert plain == f"{nats[0]:.4f}\tHello\n-\tx\n-\t\n{nats[1]:.4f}\tWorld\n"
@@ -150,7 +151,7 @@ def test_score_in_pieces_is_score_of_the_whole(model, tmp_path, charedge, monkey
     (tmp_path / "text.txt").write_text(whole, encoding="utf-8")
     monkeypatch.setattr(text, "BLOCK_BYTES", 100)
     fields = json.loads(charedge("score", model.path, tmp_path / "text.txt", "--json").stdout)
-    assert fields["nats_per_character"] == pytest.approx(Generator.load(model.path).score(whole).nats_per_character, abs=1e-12)
+    assert fields["nats_per_character"] == pytest.approx(load(model.path).score(whole).nats_per_character, abs=1e-12)
     assert fields["characters"] == 1200
 
 
@@ -161,7 +162,7 @@ def test_bench_measures_this_machine(model, charedge):
     assert [(entry["rows"], entry["threads"]) for entry in fields["rates"]] == [(r, t) for t in (1, 2) for r in (1, 4, 8)]
     assert all(entry["characters_per_second"] > 0 for entry in fields["rates"])
     assert fields["peak_rss_bytes"] > 10_000_000
-    assert fields["interpreter"] == Generator.load(model.path).interpreter
+    assert fields["interpreter"] == load(model.path).interpreter
     assert fields["machine"]["processor"]
     assert "characters/s" in charedge("bench", model.path, "--characters", "50").stdout
 
@@ -187,14 +188,14 @@ def test_score_reads_a_file_or_stdin(model, process, tmp_path):
     text = model.vocabulary.decode(model.held_out)
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
     fields = json.loads(process("score", model.path, tmp_path / "text.txt", "--json").stdout)
-    assert fields["nats_per_character"] == pytest.approx(Generator.load(model.path).score(text).nats_per_character)
+    assert fields["nats_per_character"] == pytest.approx(load(model.path).score(text).nats_per_character)
     assert fields["characters"] == 300
     assert process("score", model.path, input=text).stdout.startswith(f"{fields['nats_per_character']:.4f} nats/character")
 
 
 def test_the_runtime_never_imports_tensorflow(model):
     program = (
-        "import sys; from charedge.runtime.cli import run;"
+        "import sys; from charedge.program import run;"
         "status = run(sys.argv[1:]);"
         "heavy = {name.split('.')[0] for name in sys.modules} & {'tensorflow', 'keras', 'matplotlib', 'rich', 'h5py'};"
         "sys.exit(status or (str(heavy) if heavy else 0))"
@@ -215,7 +216,7 @@ def test_workstation_commands_say_what_to_install(model, tmp_path):
     program = (
         "import sys, importlib.util as u; find = u.find_spec;"
         "u.find_spec = lambda name, *rest: None if name == 'tensorflow' else find(name, *rest);"
-        "from charedge.runtime.cli import run; sys.exit(run(sys.argv[1:]))"
+        "from charedge.program import run; sys.exit(run(sys.argv[1:]))"
     )
     for arguments, extra in (
         (["train", "python-docs", "--output", str(tmp_path / "run")], "charedge[train]"),
@@ -289,7 +290,7 @@ def test_a_signal_keeps_what_was_written(model, start, number, status):
     assert writer.wait() == status
     text = (first + rest).decode()[:1000]
     assert len(text) >= 6
-    assert ("Hello" + Generator.load(model.path).generate("Hello", 1000, seed=1)).startswith(text)
+    assert ("Hello" + load(model.path).generate("Hello", 1000, seed=1)).startswith(text)
     assert b"Traceback" not in writer.stderr.read()
 
 
@@ -306,4 +307,4 @@ def test_any_locale_writes_utf8(models, process, locale):
     made = models(characters="é漢\n")
     environment = {"PATH": os.environ["PATH"], "LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     result = process("generate", made.path, "--length", "40", "--seed", "1", env=environment)
-    assert result.stdout == Generator.load(made.path).generate("", 40, seed=1)
+    assert result.stdout == load(made.path).generate("", 40, seed=1)

@@ -6,9 +6,10 @@ from random import Random
 import numpy as np
 import pytest
 import reference
-from charedge.runtime import Generator, InvalidOption
 from charedge.runtime.interpreter import Step
 from charedge.runtime.model_file import read_model_file
+
+from charedge import InvalidOption, load
 
 DRAWS = 2000
 PROMPT = "abcabdaea"
@@ -30,7 +31,7 @@ def made(models):
 
 @pytest.fixture(scope="module")
 def generator(made):
-    return Generator.load(made.path)
+    return load(made.path)
 
 
 @pytest.fixture(scope="module")

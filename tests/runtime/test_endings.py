@@ -3,13 +3,14 @@
 import re
 
 import pytest
-from charedge.runtime import CharedgeError, Generator, InvalidOption
 from charedge.runtime.stopping import StopStrings
+
+from charedge import CharedgeError, InvalidOption, load
 
 
 @pytest.fixture(scope="module")
 def generator(model):
-    return Generator.load(model.path)
+    return load(model.path)
 
 
 @pytest.mark.parametrize(
@@ -55,14 +56,14 @@ def test_rows_of_a_batch_end_each_where_it_ends_alone(generator):
 
 
 def test_an_empty_stop_string_is_refused(generator):
-    with pytest.raises(InvalidOption, match="--stop"):
+    with pytest.raises(InvalidOption, match="`stop`"):
         generator.stream("A", stop=[""])
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("pattern", [r"[A-Z][a-z]{3,9} [A-Z]\.", r"(yes|no|perhaps)", r"[a-z]+(, [a-z]+){2}", r"\w+@\w+\.com|x"])
 def test_the_text_always_matches_the_pattern(models, pattern, seed):
-    generator = Generator.load(models(characters="@., ABCXYZabcdefghijklmnopqrstuvwxyz\n").path)
+    generator = load(models(characters="@., ABCXYZabcdefghijklmnopqrstuvwxyz\n").path)
     text = generator.generate("A", 500, seed=seed, pattern=pattern)
     assert re.fullmatch(pattern, text)
     assert generator.generate("A", 500, seed=seed, pattern=pattern) == text
@@ -82,37 +83,37 @@ def test_rows_of_a_batch_match_each_for_itself(generator):
 @pytest.mark.parametrize("length", [1, 50])
 @pytest.mark.parametrize(("pattern", "text"), [("A[0-9]", "A"), ("(?:A|B)[CD]?[a-z]?[0-9]", "[AB]"), ("A(?=9)", "A")])
 def test_a_pattern_that_cannot_be_completed_is_an_error_at_any_length(generator, pattern, text, length):
-    with pytest.raises(CharedgeError, match=rf"--pattern.*cannot be completed after '{text}.*: change it"):
+    with pytest.raises(CharedgeError, match=rf"`pattern`.*cannot be completed after '{text}.*: change it"):
         generator.generate("A", length, pattern=pattern)
 
 
 @pytest.mark.parametrize("pattern", ["[a-z]{9}", "[a-z]{5,}:", "[a-z]{4}([a-z]{100}|[0-9])"])
 def test_a_pattern_that_needs_more_than_the_length_is_an_error(generator, pattern):
-    with pytest.raises(CharedgeError, match=r"--pattern.*not complete after --length 5 characters.*: increase --length\.$"):
+    with pytest.raises(CharedgeError, match=r"`pattern`.*not complete after `length` 5 characters.*: increase `length`\.$"):
         generator.generate("A", 5, pattern=pattern)
 
 
 def test_a_pattern_that_may_never_be_complete_is_said_to_be_so(generator):
     """Nobody can look at all texts of letters; none of them ends with a digit that the model lacks."""
-    with pytest.raises(CharedgeError, match=r"increase --length, or change the pattern if it needs characters that the model"):
+    with pytest.raises(CharedgeError, match=r"increase `length`, or change the pattern if it needs characters that the model"):
         generator.generate("A", 5, pattern="[a-z]*[0-9]")
 
 
 @pytest.mark.parametrize("batch", [False, True])
 def test_a_stop_string_that_ends_a_pattern_early_is_named(generator, batch):
     options = {"seed": 1, "pattern": "[a-z]{3}:[a-z]+!", "stop": [":"]}
-    with pytest.raises(CharedgeError, match=r"--stop ended the text at '[a-z]{3}', which does not match --pattern"):
+    with pytest.raises(CharedgeError, match=r"`stop` ended the text at '[a-z]{3}', which does not match `pattern`"):
         generator.generate_batch(["A", "B"], 500, **options) if batch else generator.generate("A", 500, **options)
 
 
 def test_the_text_before_a_stop_string_must_match_itself(generator):
-    with pytest.raises(CharedgeError, match=r"--stop ended the text at '[a-z]{3}', which does not match --pattern"):
+    with pytest.raises(CharedgeError, match=r"`stop` ended the text at '[a-z]{3}', which does not match `pattern`"):
         generator.generate("A", 500, seed=1, pattern="[a-z]{3}!", stop=["!"])
     assert re.fullmatch("[a-z]{3}", generator.generate("A", 500, seed=1, pattern="[a-z]{3}(!|:[a-z]+)?", stop=["!", ":"]))
 
 
 def test_a_pattern_that_is_none_is_refused(generator):
-    with pytest.raises(InvalidOption, match="--pattern"):
+    with pytest.raises(InvalidOption, match="`pattern`"):
         generator.stream("A", pattern="(")
 
 

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 import reference
-from charedge.runtime import CharedgeError, Generator
 from charedge.runtime.model_file import read_model_file
 from conftest import REPOSITORY
 from corruptions import CORRUPTIONS, damage
+
+from charedge import CharedgeError, load
 
 PAGE = (REPOSITORY / "docs" / "file-format.md").read_text(encoding="utf-8")
 TRICKY = "\n\r\t\\ \u00a0\u2028\u0301\x00é漢😀\U000e0001abc"
@@ -50,7 +51,7 @@ def test_the_pages_rules_for_text_and_loss_are_ours(models, reader, unknown, nor
     made = models(characters="\nABaefimnr\u0303\u00f1\u00c5", unknown=unknown, normalization=normalization)
     manifest, characters, _ = reader.read_model(made.path)
     ids = reader.encode(text, manifest, characters)
-    score = Generator.load(made.path).score(text)
+    score = load(made.path).score(text)
     assert score.characters == len(ids)
     assert score.nats_per_character == pytest.approx(reference.nats_per_character(made.weights, ids), abs=1e-4)
 

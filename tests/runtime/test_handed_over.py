@@ -15,9 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from charedge.runtime import CharedgeError, Generator
 from charedge.runtime.sampling import Sampler
 from conftest import command
+
+from charedge import CharedgeError, load
 
 SEED = 7
 WHOLE = 400
@@ -25,7 +26,7 @@ WHOLE = 400
 
 @pytest.fixture(scope="module")
 def generator(model):
-    return Generator.load(model.path)
+    return load(model.path)
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,9 @@ from io import BytesIO
 
 import fuzz
 import pytest
-from charedge.runtime import CharedgeError, Generator
 from charedge.runtime.model_file import read_model_file
+
+from charedge import CharedgeError, load
 
 
 def rewrite(model, change_manifest=lambda fields: None, vocabulary=None, flatbuffer=None, compression=zipfile.ZIP_STORED):
@@ -28,7 +29,7 @@ def refused(tmp_path, data, match):
     path = tmp_path / "damaged.tflite"
     path.write_bytes(data)
     with pytest.raises(CharedgeError, match=match) as caught:
-        Generator.load(path)
+        load(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -36,7 +37,7 @@ def refused(tmp_path, data, match):
 def test_a_file_rewritten_by_another_zip_library_is_read(model, tmp_path):
     path = tmp_path / "same.tflite"
     path.write_bytes(rewrite(model))
-    assert Generator.load(path).generate("A", 30, seed=1) == Generator.load(model.path).generate("A", 30, seed=1)
+    assert load(path).generate("A", 30, seed=1) == load(model.path).generate("A", 30, seed=1)
 
 
 @pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.9, 0.999])
@@ -58,16 +59,16 @@ def test_a_tflite_file_without_our_metadata_is_refused(model, tmp_path):
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     with pytest.raises(CharedgeError, match="does not exist"):
-        Generator.load(tmp_path / "nothing.tflite")
+        load(tmp_path / "nothing.tflite")
     with pytest.raises(CharedgeError, match="is a folder"):
-        Generator.load(tmp_path)
+        load(tmp_path)
 
 
 def test_a_pipe_and_a_device_are_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero"):
         with pytest.raises(CharedgeError, match="not a regular file"):
-            Generator.load(path)
+            load(path)
 
 
 @pytest.mark.parametrize("size", [10_000_000_000, 1_500_000_000])
@@ -80,7 +81,7 @@ def test_a_huge_file_is_refused_by_its_end(model, tmp_path, size):
 
     def load():
         with pytest.raises(CharedgeError, match="cut short"):
-            Generator.load(path)
+            load(path)
         return "refused"
 
     outcome = fuzz.isolated(load)

@@ -5,7 +5,8 @@ import unicodedata
 from random import Random
 
 import pytest
-from charedge.runtime import Generator, InvalidOption
+
+from charedge import InvalidOption, load
 
 LETTERS = "йёéи\u0430\u0435e가b.\n"
 FORMS = ["NFC", "NFD", "NFKC", "NFKD"]
@@ -19,7 +20,7 @@ def of_form(models):
     def call(form):
         if form not in made:
             characters = LETTERS if form == "none" else unicodedata.normalize(form, LETTERS)
-            made[form] = Generator.load(models(characters=characters, normalization=form).path)
+            made[form] = load(models(characters=characters, normalization=form).path)
         return made[form]
 
     return call
@@ -116,7 +117,7 @@ def test_marks_alone_can_be_banned(of_form):
 
 
 def test_a_byte_order_mark_can_be_banned(models):
-    generator = Generator.load(models(characters="\ufeffa\n").path)
+    generator = load(models(characters="\ufeffa\n").path)
     assert "\ufeff" in generator.generate("a", 50, seed=1)
     assert "\ufeff" not in generator.generate("a", 50, seed=1, banned="\ufeff")
 
@@ -146,6 +147,6 @@ def test_a_byte_order_mark_can_be_banned(models):
 def test_a_pattern_is_read_as_the_model_writes(models, form, pattern, written):
     characters = LETTERS + "fi…](?:)\u0306\u0301"
     characters = characters if form == "none" else unicodedata.normalize(form, characters)
-    generator = Generator.load(models(characters=characters, normalization=form).path)
+    generator = load(models(characters=characters, normalization=form).path)
     for seed in range(8):
         assert re.fullmatch(written, generator.generate("b", 30, seed=seed, temperature=2.0, pattern=pattern))

@@ -33,7 +33,7 @@ BROKEN = {
 def test_the_cuts_of_generate_would_notice(model, tmp_path, change):
     program = (
         "import sys; from pathlib import Path; import power_cuts\n"
-        "from charedge.runtime import cli, writing; from charedge.runtime.writing import Mark\n"
+        "from charedge.runtime import cli, writing; from charedge.runtime.step_loop import Mark\n"
         f"{change}\n"
         "power_cuts.cut_generate(Path(sys.argv[1]), Path(sys.argv[2]), 8, 3)"
     )

@@ -3,9 +3,10 @@ import tracemalloc
 import numpy as np
 import pytest
 import reference
-from charedge.runtime import CharedgeError, InvalidOption, Sampling
 from charedge.runtime.sampling import NOISE_BYTES, Sampler, random_rows
 from charedge.runtime.vocabulary import Vocabulary
+
+from charedge import CharedgeError, InvalidOption, Sampling
 
 VOCABULARY = Vocabulary.of("abcdefghijk")
 LOGITS = np.array([[9.0, 1.0, 0.5, -1.0, 2.0, 0.1, -0.3, 1.5, -2.0, 0.7, 1.9, -0.5]], np.float32)  # [UNK] would be the likeliest
@@ -167,7 +168,7 @@ def test_controls_that_cannot_be_are_refused(wrong):
 
 
 def test_banning_every_character_is_refused():
-    with pytest.raises(InvalidOption, match="--ban"):
+    with pytest.raises(InvalidOption, match="`banned`"):
         Sampling(banned="abcdefghijk").bias(VOCABULARY)
 
 

@@ -10,12 +10,13 @@ import resource
 
 import numpy as np
 import pytest
-from charedge.runtime import CharedgeError, Generator
+
+from charedge import CharedgeError, load
 
 
 @pytest.fixture(scope="module")
 def generator(model):
-    return Generator.load(model.path)
+    return load(model.path)
 
 
 @pytest.fixture

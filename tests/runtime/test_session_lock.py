@@ -8,15 +8,16 @@ import signal
 import socket
 
 import pytest
-from charedge.runtime import CharedgeError, Generator
 from charedge.runtime.lock import FileLock, Held
+
+from charedge import CharedgeError, load
 
 ENDLESS = "100000000"
 
 
 @pytest.fixture(scope="module")
 def generator(model):
-    return Generator.load(model.path)
+    return load(model.path)
 
 
 @pytest.fixture

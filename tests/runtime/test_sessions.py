@@ -5,13 +5,14 @@ import sys
 from random import Random
 
 import pytest
-from charedge.runtime import CharedgeError, Generator
 from conftest import command
+
+from charedge import CharedgeError, load
 
 
 @pytest.fixture(scope="module")
 def generator(model):
-    return Generator.load(model.path)
+    return load(model.path)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_the_recent_characters_of_a_long_text_are_kept(generator, tmp_path):
 
 def test_unknown_characters_keep_their_place_among_the_recent_ones(models, tmp_path):
     """To a model that was trained with `[UNK]` they are characters of the text, which the penalty's window counts."""
-    generator = Generator.load(models(characters="abcdefgh\n", unknown="unk").path)
+    generator = load(models(characters="abcdefgh\n", unknown="unk").path)
     random = Random(8)
     for number in range(25):
         prompt = "".join(random.choices("abcdéü😀", k=12))
@@ -96,7 +97,7 @@ def test_a_kill_never_leaves_an_unreadable_session(model, generator, tmp_path):
     """A program that does nothing but save is killed at some moment of it, again and again."""
     session = tmp_path / "session.json"
     program = (
-        "import sys; from charedge.runtime import Generator; generator = Generator.load(sys.argv[1])\n"
+        "import sys; from charedge import load; generator = load(sys.argv[1])\n"
         "while True: print(generator.generate('', 1, seed=7, session=sys.argv[2]), end='', flush=True)"
     )
     text = ""
@@ -115,13 +116,13 @@ def test_a_kill_never_leaves_an_unreadable_session(model, generator, tmp_path):
 def test_a_session_of_another_model_is_refused(models, generator, tmp_path):
     session = tmp_path / "session.json"
     generator.generate("", 5, session=session)
-    other = Generator.load(models(quantization="float32").path)
+    other = load(models(quantization="float32").path)
     with pytest.raises(CharedgeError, match="another model"):
         other.generate("", 5, session=session)
 
 
 def test_a_session_that_cannot_be_written_is_an_error(generator, tmp_path):
-    with pytest.raises(CharedgeError, match="--session"):
+    with pytest.raises(CharedgeError, match="`session`"):
         generator.generate("", 5, session=tmp_path / "no" / "session.json")
 
 

@@ -13,9 +13,10 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from charedge.runtime import Generator
 from charedge.runtime.model_file import read_model_file
 from conftest import command
+
+from charedge import load
 
 CONTROLS = [chr(code) for code in (*range(9), *range(11, 32), *range(127, 160))]
 EMBEDDINGS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
@@ -159,7 +160,7 @@ def test_another_terminal_shows_what_it_can_of_json_and_text(models):
     made = models(characters="é漢\n")
     environment = {"PATH": os.environ["PATH"], "PYTHONIOENCODING": "latin-1"}
     arguments = ["generate", made.path, "--length", "40", "--seed", "1"]
-    expected = Generator.load(made.path).generate("", 40, seed=1)
+    expected = load(made.path).generate("", 40, seed=1)
     leader, follower = pty.openpty()
     subprocess.run(command(*arguments, "--json"), stdout=follower, env=environment, check=True)
     assert json.loads(os.read(leader, 10_000).decode("ascii"))["texts"] == [expected]

@@ -5,9 +5,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from charedge.runtime import CharedgeError
 from charedge.runtime import text as text_module
 from charedge.runtime.text import NORMALIZATIONS, normalize, normalized_chunks, read_chunks
+
+from charedge import CharedgeError
 
 PARTS = [*"\ufeff\r\nae \u0301\u0327\u0344\u1100\u1161\u11a8가漢éか\u3099ﬁ😀"]
 

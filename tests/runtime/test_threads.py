@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
 import pytest
-from charedge.runtime import Generator
+
+from charedge import load
 
 LENGTH = 200
 
@@ -15,7 +16,7 @@ LENGTH = 200
 @pytest.fixture(scope="module", params=["int8", "int4"])
 def generator(models, request):
     """An int4 model takes a few rows one by one."""
-    return Generator.load(models(quantization=request.param).path)
+    return load(models(quantization=request.param).path)
 
 
 @pytest.fixture(autouse=True)

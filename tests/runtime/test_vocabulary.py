@@ -1,9 +1,10 @@
 import unicodedata
 
 import pytest
-from charedge.runtime import CharedgeError
 from charedge.runtime.text import normalize
 from charedge.runtime.vocabulary import Vocabulary
+
+from charedge import CharedgeError
 
 TRICKY = "a\n\r\t\\ \u00a0\u2028\u200d\u0301\x00\x7f\x85é漢😀\U000e0001🏳"
 

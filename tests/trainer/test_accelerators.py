@@ -6,12 +6,13 @@ import shutil
 
 import pytest
 import tensorflow as tf
-from charedge.runtime import CharedgeError
 from charedge.trainer import accelerators, loop, memory
 from charedge.trainer.accelerators import Gpu, Hardware, find_gpus, has_nvidia_gpu, resolve_precision
 from charedge.trainer.memory import require_memory
 from charedge.trainer.run import Config
 from conftest import TINY
+
+from charedge import CharedgeError
 
 T4, H100 = "Tesla T4", "NVIDIA H100 80GB HBM3"
 GIGABYTE = 10**9
@@ -155,7 +156,7 @@ def network(**options):
 
 
 def test_a_network_too_large_for_a_gpu_is_refused_with_its_name():
-    with pytest.raises(CharedgeError, match=rf"--units 8192.* need about .* GB of memory to train and {T4} has 2\.4 GB free"):
+    with pytest.raises(CharedgeError, match=rf"`units` 8192.* need about .* GB of memory to train and {T4} has 2\.4 GB free"):
         require_memory(66, network(), [], Hardware((Gpu(T4, 16 * GIGABYTE, int(2.4 * GIGABYTE)),)))
 
 

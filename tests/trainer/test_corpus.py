@@ -4,10 +4,11 @@ import hashlib
 import os
 
 import pytest
-from charedge.runtime import CharedgeError
 from charedge.trainer import corpus
 from charedge.trainer.corpus import find_sources
 from conftest import DATA
+
+from charedge import CharedgeError
 
 
 def read(sources, form="NFC"):

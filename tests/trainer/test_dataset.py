@@ -2,8 +2,9 @@ import itertools
 
 import numpy as np
 import pytest
-from charedge.runtime import CharedgeError
 from charedge.trainer.dataset import Streams, Windows
+
+from charedge import CharedgeError
 
 
 def test_an_epoch_deals_every_window_once():

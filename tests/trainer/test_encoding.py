@@ -10,11 +10,12 @@ import unicodedata
 
 import numpy as np
 import pytest
-from charedge.runtime import CharedgeError
 from charedge.runtime.text import NORMALIZATIONS
 from charedge.runtime.vocabulary import Vocabulary
 from charedge.trainer import corpus, encoding
 from charedge.trainer.encoding import encode_corpus
+
+from charedge import CharedgeError
 
 PARTS = [*"\ufeff\r\n\tae \u0301\u0327\u0315\u0344\u1100\u1161\u11a8가각漢éか\u3099\uff9eﬁ\u09c7\u09be😀\U0001d15e", "\r\n"]
 

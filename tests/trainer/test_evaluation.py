@@ -4,12 +4,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from charedge.runtime import CharedgeError
 from charedge.trainer.evaluation import chunk_loss, evaluate_by, evaluate_ids, evaluate_last_character, evaluate_windows
 from charedge.trainer.logits import compile_reader
 from charedge.trainer.model import LOGITS, state_size
 from keras_models import UNITS, VOCABULARY_SIZE, build, weights_of
 from reference import log_softmax, run_model
+
+from charedge import CharedgeError
 
 
 @pytest.fixture(scope="module", params=["gru", "lstm"])
@@ -102,7 +103,7 @@ def test_last_character_computes_the_logits_of_the_last_position_alone(network, 
 
 
 def test_a_text_as_short_as_its_window_is_refused(network):
-    with pytest.raises(CharedgeError, match=r"8 characters.*--window 8 needs 9"):
+    with pytest.raises(CharedgeError, match=r"8 characters.*`window` 8 needs 9"):
         evaluate_last_character(network.last, network.size, text(8), 8)
 
 

@@ -61,9 +61,9 @@ def test_the_rounded_kernel_is_octavs(train):
     import keras
     import tensorflow as tf
     from charedge.converter.rounding import octav_scale
-    from charedge.trainer.kernels import forward
     from charedge.trainer.model import load_model
     from charedge.trainer.run import Config, Run
+    from charedge.trainer.weight_noise import forward
 
     run = Run(train().path)
     config = Config(**{**run.config().__dict__, "quantization_aware": "int4"})

@@ -3,8 +3,9 @@
 import shutil
 
 import pytest
-from charedge.runtime import CharedgeError
 from charedge.trainer.lock import locked
+
+from charedge import CharedgeError
 
 
 def contents(folder):

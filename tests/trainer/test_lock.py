@@ -8,8 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from charedge.runtime import CharedgeError
 from charedge.trainer.lock import locked
+
+from charedge import CharedgeError
 
 HOLD = """
 import sys

@@ -4,12 +4,13 @@ import resource
 import sys
 
 import pytest
-from charedge.runtime import CharedgeError
 from charedge.trainer import memory
 from charedge.trainer.accelerators import Hardware
 from charedge.trainer.memory import available_bytes, require_memory, training_bytes
 from charedge.trainer.presets import PRESETS
 from charedge.trainer.run import Config
+
+from charedge import CharedgeError
 
 MEGABYTE = 2**20
 

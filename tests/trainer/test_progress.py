@@ -5,9 +5,10 @@ import os
 import pty
 
 import pytest
-from charedge.runtime import CharedgeError
 from charedge.trainer.progress import Progress
 from charedge.trainer.run import Epoch
+
+from charedge import CharedgeError
 
 EPOCH = Epoch(
     epoch=2,

@@ -249,10 +249,10 @@ def test_a_warm_start_sends_rare_characters_to_unknown(train, charedge, corpus, 
 def test_a_weight_is_dropped_for_a_whole_window_and_the_rest_made_up_for():
     import keras
     import tensorflow as tf
-    from charedge.trainer.kernels import forward
     from charedge.trainer.model import build_model
     from charedge.trainer.presets import PRESETS
     from charedge.trainer.run import Config
+    from charedge.trainer.weight_noise import forward
 
     rest = {"seed": 1, "precision": "float32", "unknown": "skip", "corpus": {}, "versions": {}}
     config = Config(**{**PRESETS["small"], **rest, "layers": 1, "units": 6, "embedding_dim": 3, "dropout": 0.0, "weight_drop": 0.5})

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from charedge.runtime import CharedgeError
 from charedge.trainer.run import READABLE, Config, Run
 from conftest import TINY, checkpoint, config_of
+
+from charedge import CharedgeError
 
 
 @pytest.fixture
@@ -222,7 +223,7 @@ def test_a_start_that_was_killed_is_replaced_with_overwrite(charedge, corpus, tm
 
 LIMITED = """
 import resource, sys
-from charedge.runtime.cli import run
+from charedge.program import run
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 sys.exit(run(sys.argv[2:]))
 """
@@ -280,7 +281,7 @@ def test_a_keras_that_runs_on_another_backend_already_is_refused(train, tmp_path
     program = (
         "import sys, types; keras = types.ModuleType('keras'); keras.config = types.SimpleNamespace(backend=lambda: 'jax');"
         "sys.modules['keras'] = keras;"
-        "from charedge.runtime.cli import run; sys.exit(run(['evaluate', sys.argv[1]]))"
+        "from charedge.program import run; sys.exit(run(['evaluate', sys.argv[1]]))"
     )
     result = subprocess.run([sys.executable, "-c", program, train().path], capture_output=True, text=True, check=False)
     assert (result.returncode, "runs it on jax" in result.stderr, "Traceback" in result.stderr) == (1, True, False), result.stderr

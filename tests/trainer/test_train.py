@@ -276,7 +276,7 @@ def killed(*arguments):
     return path
 
 checkpoints.save_checkpoint = killed
-from charedge.runtime.cli import run
+from charedge.program import run
 sys.exit(run(sys.argv[2:]))
 """
 
@@ -319,7 +319,7 @@ def test_a_loss_that_is_no_number_stops_with_the_best_weights_kept(corpus, proce
 
 FULL = """
 import resource, sys
-from charedge.runtime.cli import run
+from charedge.program import run
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 sys.exit(run(sys.argv[2:]))
 """
