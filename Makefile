@@ -35,9 +35,13 @@ wheels: .venv/installed
 	for tag in any manylinux_2_34_armv7l; do rm -rf build/lib && \
 		CHAREDGE_WHEEL=$$tag $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist . || exit 1; done
 
+# The type checker sees the package as an install makes it: the rooms inside the folder charedge.
 check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	rm -rf build/package
+	for folder in charedge charedge/runtime charedge/trainer charedge/converter; do \
+		mkdir -p build/package/$$folder && ln -s $(CURDIR)/$$(basename $$folder)/*.py build/package/$$folder/ || exit 1; done
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 bench: .venv/installed

@@ -23,16 +23,15 @@ if TYPE_CHECKING:
     from .runtime.progress import Report
     from .runtime.sampling import Sampling
     from .runtime.scoring import Score
-    from .trainer.evaluation import Evaluation
+    from .trainer.api import Evaluation, evaluate, finetune, train
     from .trainer.run import Run
-    from .trainer.training import evaluate, finetune, train
 
     __version__: str
 
 _HOMES = {
     "CharedgeError": "runtime.errors",
     "Conversion": "converter.convert",
-    "Evaluation": "trainer.evaluation",
+    "Evaluation": "trainer.api",
     "InvalidOption": "runtime.errors",
     "Model": "runtime.model",
     "Report": "runtime.progress",
@@ -41,10 +40,10 @@ _HOMES = {
     "Score": "runtime.scoring",
     "UnknownCharacters": "runtime.model",
     "convert": "converter.convert",
-    "evaluate": "trainer.training",
-    "finetune": "trainer.training",
+    "evaluate": "trainer.api",
+    "finetune": "trainer.api",
     "load": "runtime.model",
-    "train": "trainer.training",
+    "train": "trainer.api",
 }
 
 __all__ = [

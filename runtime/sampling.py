@@ -68,7 +68,7 @@ class Sampling:
             return isinstance(value, Integral)
 
         def between(low: float, value: object, high: float) -> bool:
-            return isinstance(value, Real) and low <= value <= high
+            return isinstance(value, Real) and low <= float(value) <= high
 
         check(between(0, self.temperature, LARGEST), "temperature", f"from 0 (greedy) to {LARGEST:g}")
         check(is_integer(self.top_k) and self.top_k >= 0, "top_k", "an integer from 0 (off) up")

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from ..runtime.errors import CharedgeError, InvalidOption
 from .cluster import workers
-from .run import BFLOAT16, Config
+from .config import BFLOAT16, Config
 
 NVIDIA = ("dev/nvidia[0-9]*", "proc/driver/nvidia/gpus/*", "usr/lib/wsl/lib/libcuda.so*")
 """What an NVIDIA driver puts into a file system, Windows' subsystem for Linux included."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import io
 import json
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def unwritable(run: Path, path: Path, error: Exception) -> CharedgeError:
     return CharedgeError(f"{path} cannot be written ({reason}): {repair}{way}.")
 
 
-def restore_checkpoint(folder: Path, variables: Sequence[Any], warn: Callable[[str], object]) -> tuple[Position, np.ndarray | None]:
+def restore_checkpoint(folder: Path, variables: Sequence[Any]) -> tuple[Position, np.ndarray | None]:
     """Put the newest checkpoint's values into the variables; one that is damaged is skipped with a warning.
 
     Returns:
@@ -98,7 +99,7 @@ def restore_checkpoint(folder: Path, variables: Sequence[Any], warn: Callable[[s
         try:
             values, position, state = _read(path)
         except Exception as error:  # numpy, zipfile and json each have their own
-            warn(f"{path} is damaged ({error}); the checkpoint before it is used.")
+            warnings.warn(f"{path} is damaged ({error}); the checkpoint before it is used.", stacklevel=2)
             continue
         _check_shapes(path, variables, values)
         for variable, value in zip(variables, values, strict=True):

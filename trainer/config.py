@@ -128,7 +128,9 @@ class Config:
     layers: int = option(2, whole(1, MOST_LAYERS), "Recurrent layers.", in_manifest=False)
     embedding_dim: int = option(256, whole(1, MOST_UNITS), "Dimensions of the character embedding.", in_manifest=False)
     dropout: float = option(0.1, SHARE, "Dropout on the output of each recurrent layer.")
-    output_dropout: float | None = option(None, SHARE, "Dropout on the output of the last recurrent layer.", unset="--dropout")
+    output_dropout: float | None = option(
+        None, SHARE, "Dropout on the output of the last recurrent layer.", unset="that of `dropout`"
+    )
     embedding_dropout: float = option(0.0, SHARE, "Dropout on the embeddings.")
     weight_drop: float = option(0.1, SHARE, "Dropout on the recurrent matrices, drawn once per window.")  # Merity et al. 2017
     weight_decay: float = option(0.0, NOT_NEGATIVE, "AdamW weight decay of the matrices; 0 uses plain Adam.")
@@ -151,7 +153,7 @@ class Config:
     validation_split: float = option(0.1, FRACTION, "Share of the text, from its end, that is held out for validation.")
     normalization: Normalization = option("NFC", Choice(NORMALIZATIONS), "Unicode normalization form.", in_manifest=False)
     min_count: int = option(
-        1, whole(1, 1_000_000_000), "Characters that occur less often become [UNK]; not with --vocabulary.", in_manifest=False
+        1, whole(1, 1_000_000_000), "Characters that occur less often become [UNK]; not with `vocabulary`.", in_manifest=False
     )
     teacher_weight: float = option(
         0.5, Number(float, "above 0 and at most 1", 0, 1, excluded=(0,)), "Teachers' share of the loss.", in_manifest=False
@@ -191,14 +193,16 @@ class Config:
         wrong = [name for name, allows in RECORDS.items() if not allows(getattr(self, name))]
         if wrong:
             raise ValueError(f"it has no sensible {', '.join(wrong)}")
+        if self.precision == "auto" and self.ended:
+            raise ValueError("its precision is not resolved")
         if self.batch_size % (self.cpu_devices or 1):
-            raise InvalidOption("batch_size", f"{self.batch_size} cannot be shared by {self.cpu_devices} devices: give a multiple")
+            raise InvalidOption("batch_size", f"{self.batch_size} cannot be shared by {self.cpu_devices} devices: give a multiple.")
         if self.teachers_sha256 and len(self.teachers_sha256) != len(self.teachers):
             raise ValueError("it does not have one of teachers_sha256 for each of its teachers")
 
 
 OPTIONS: dict[str, Option] = {f.name: f.metadata["option"] for f in fields(Config) if "option" in f.metadata}
-"""What users may set, in the order of `charedge train --help`."""
+"""What users may set, in the order in which they are shown."""
 RECORDS: dict[str, Callable[[Any], bool]] = {f.name: f.metadata["allows"] for f in fields(Config) if "allows" in f.metadata}
 """What the training fills in, and what each may be."""
 DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(Config) if f.name in OPTIONS}
@@ -216,7 +220,7 @@ def check_options(given: Mapping[str, Any]) -> None:
     for name, value in given.items():
         option = OPTIONS[name]
         if not option.values.allows(value) and not (value is None and option.unset):
-            raise InvalidOption(name, f"{value} must be {option.values.expected}")
+            raise InvalidOption(name, f"{value} must be {option.values.expected}.")
 
 
 def settings(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,7 +230,9 @@ def settings(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
         InvalidOption: the preset is unknown, or an option has a value that it cannot have.
     """
     check_options({"preset": preset, **given})
-    return {**DEFAULTS, **PRESETS[preset], **given, "preset": preset}
+    values = {**DEFAULTS, **PRESETS[preset], **given, "preset": preset}
+    check_options(values)
+    return values
 
 
 def recipe(config: Config) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import tensorflow as tf
 from ..runtime.errors import CharedgeError
 from .accelerators import Hardware, cpu_threads
 from .cluster import workers
+from .config import GATES, Config
 from .rendezvous import signals_end_the_process
-from .run import GATES, Config
 
 MOST_CPU_DEVICES = 4
 ROWS_PER_DEVICE = 16

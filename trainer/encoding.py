@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,9 +20,9 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from ..runtime.cli import say
 from ..runtime.errors import CharedgeError
 from ..runtime.files import replacing, write_atomically
+from ..runtime.progress import Progress, Report, no_progress
 from ..runtime.text import Normalization
 from ..runtime.vocabulary import UNKNOWN_ID, Vocabulary
 from .corpus import BLOCK_BYTES, Source, cache_folder, find_sources
@@ -37,7 +38,6 @@ SLICE = 1 << 16
 UNSEEN = 0xFFFF
 CODE_POINTS = 0x110000
 
-Progress = Callable[[int, int], object]
 Advance = Callable[[int], object]
 
 
@@ -112,7 +112,7 @@ def encode_corpus(
     normalization: Normalization,
     vocabulary: Vocabulary | None = None,
     min_count: int = 1,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
     unknown: Literal["skip", "unk"] = "skip",
 ) -> Encoded:
     """Read text files, folders, .gz files and named corpora, one after the other, and encode them.
@@ -122,7 +122,7 @@ def encode_corpus(
         normalization: the Unicode form.
         vocabulary: one to keep to, or None for that of the text.
         min_count: characters that occur less often become `[UNK]`; a given `vocabulary` has settled that already.
-        progress: called with the bytes read, over all passes, and how many that will be.
+        progress: gets the bytes read, over all passes.
         unknown: what becomes of characters outside a given `vocabulary`: they are left out, or `[UNK]`.
 
     Raises:
@@ -378,7 +378,7 @@ def _load(path: Path) -> tuple[np.ndarray, Census] | None:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
-    say(f"the cached corpus {path} is damaged: encoding the text again")
+    warnings.warn(f"the cached corpus {path} is damaged; the text is encoded again.", stacklevel=2)
     return None
 
 
@@ -417,6 +417,6 @@ def _sum(progress: Progress, total: int) -> Advance:
     def advance(count: int) -> None:
         nonlocal done
         done += count
-        progress(done, max(done, total))
+        progress(Report("encoding", done, max(done, total), "bytes"))
 
     return advance

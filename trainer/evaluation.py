@@ -10,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from ..runtime.errors import CharedgeError
+from ..runtime.progress import Progress, Report, no_progress
 from ..runtime.scoring import nats_of
 from .dataset import Ids
-from .logits import Progress, Reader, compile_reader, read_text, state_size_of, stream_chunks, windows
+from .logits import Reader, compile_reader, read_text, state_size_of, stream_chunks, windows
 from .model import CPU
 
 Chunk = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
@@ -28,17 +29,13 @@ class Evaluation:
     """The characters that the mean is over."""
 
 
-def _no_progress(done: int, total: int) -> None:
-    pass
-
-
 def evaluate_by(
     protocol: str,
     model: keras.Model,
     ids: Ids,
     window: int | None = None,
     stride: int = 1,
-    progress: Progress = _no_progress,
+    progress: Progress = no_progress,
 ) -> Evaluation:
     """Nats per character by a protocol, computed on the CPU.
 
@@ -48,7 +45,7 @@ def evaluate_by(
         ids: int [n], n at least 2.
         window: characters of a window; by default 256, or 100 for `last-character`.
         stride: how far a `last-character` window begins after the one before.
-        progress: called with the characters (`carried`) or windows done, and how many there are.
+        progress: gets the characters (`carried`) or windows done.
 
     Raises:
         CharedgeError: the text is no longer than a `last-character` window.
@@ -63,13 +60,13 @@ def evaluate_by(
         return evaluate_windows(chunk_loss(read), size, ids, window or 256, progress=progress)
 
 
-def evaluate_text(model: keras.Model, ids: Ids, progress: Progress = _no_progress) -> Evaluation:
+def evaluate_text(model: keras.Model, ids: Ids, progress: Progress = no_progress) -> Evaluation:
     """Every character of a text but the first, the state carried from the first to the last, as `charedge score` counts.
 
     Args:
         model: from `load_model`.
         ids: int [n], n at least 2.
-        progress: called with the characters read, and how many there are.
+        progress: gets the characters read.
     """
     total, position = 0.0, 0
     for logits in read_text(model, ids, progress):
@@ -120,7 +117,7 @@ def evaluate_ids(chunk: Chunk, state_size: int, ids: Ids, streams: int = 1, leng
 
 
 def evaluate_windows(
-    chunk: Chunk, state_size: int, ids: Ids, window: int = 256, batch: int = 64, progress: Progress = _no_progress
+    chunk: Chunk, state_size: int, ids: Ids, window: int = 256, batch: int = 64, progress: Progress = no_progress
 ) -> Evaluation:
     """Every position of consecutive windows, each from a zero state, as nanoGPT's blocks (Karpathy 2022, `block_size` 256).
 
@@ -131,7 +128,7 @@ def evaluate_windows(
         window: the inputs, and so the predictions, of a window. What fills none at the end is not read; a text that is shorter
             is one window.
         batch: windows read side by side.
-        progress: called with the windows done, and how many there are.
+        progress: gets the windows done.
     """
     length = min(window, len(ids) - 1)
     starts = np.arange((len(ids) - 1) // length) * length
@@ -140,12 +137,12 @@ def evaluate_windows(
         part = tf.constant(windows(ids, starts[first : first + batch], length))
         nats, _ = chunk(part[:, :-1], part[:, 1:], tf.zeros((len(part), state_size)))
         total += float(nats)
-        progress(first + len(part), len(starts))
+        progress(Report("reading", first + len(part), len(starts), "windows"))
     return Evaluation(total / (len(starts) * length), len(starts) * length)
 
 
 def evaluate_last_character(
-    read: Reader, state_size: int, ids: Ids, window: int = 100, batch: int = 256, stride: int = 1, progress: Progress = _no_progress
+    read: Reader, state_size: int, ids: Ids, window: int = 100, batch: int = 256, stride: int = 1, progress: Progress = no_progress
 ) -> Evaluation:
     """The one character after each of the overlapping windows, each from a zero state: charRNN's objective.
 
@@ -158,7 +155,7 @@ def evaluate_last_character(
         window: the inputs before a prediction.
         batch: windows read side by side.
         stride: how far a window begins after the one before.
-        progress: called with the windows done, and how many there are.
+        progress: gets the windows done.
 
     Raises:
         CharedgeError: the text is no longer than a window.
@@ -174,5 +171,5 @@ def evaluate_last_character(
         part = tf.constant(windows(ids, starts[first : first + batch], window))
         logits, _ = read(part[:, :-1], tf.zeros((len(part), state_size)))
         total += float(_nats(logits, part[:, -1]))
-        progress(first + len(part), len(starts))
+        progress(Report("reading", first + len(part), len(starts), "windows"))
     return Evaluation(total / len(starts), len(starts))

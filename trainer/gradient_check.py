@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from ..runtime.errors import CharedgeError
-from .kernels import forward
+from .config import Config
 from .model import LAYERS, build_model, state_size
-from .run import Config
+from .weight_noise import forward
 
 UNITS, EMBEDDING_DIM, VOCABULARY_SIZE, MOST_LAYERS = 32, 16, 12, 2
 ROWS, CHARACTERS = 8, 12

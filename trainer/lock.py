@@ -8,9 +8,7 @@ from pathlib import Path
 
 from ..runtime.errors import CharedgeError
 from ..runtime.lock import FileLock, Held
-from .run import Run
-
-LOCK = ".lock"
+from .run import LOCK, Run
 
 
 @contextmanager

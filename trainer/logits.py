@@ -18,13 +18,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ..runtime.progress import Progress, Report, no_progress
 from .dataset import Ids
 from .model import CPU, LOGITS
 
 Reader = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 """(tokens int32 [B, T], state float32 [B, S]) -> (logits float32 [B, T, V], the state after them float32 [B, S])."""
-Progress = Callable[[int, int], object]
-"""Called with the characters or windows done, and how many there are."""
 
 STREAMS = 32
 STREAM_LENGTH = 1000  # the fewest characters of a stream: most networks forget in fewer
@@ -83,19 +82,23 @@ def windows(ids: Ids, starts: np.ndarray, length: int) -> np.ndarray:
     return ids[starts[:, None] + np.arange(length + 1)].astype(np.int32)
 
 
-def read_text(model: keras.Model, ids: Ids, progress: Progress = lambda done, total: None) -> Iterator[np.ndarray]:
+def read_text(model: keras.Model, ids: Ids, progress: Progress = no_progress) -> Iterator[np.ndarray]:
     """The logits after each token of a text but the last, the state carried from the first to the last, computed on the CPU.
 
     Args:
         model: from `load_model`.
         ids: int [n], n at least 2.
-        progress: called with the characters read for the first time, and how many there are.
+        progress: gets the characters read for the first time.
 
     Returns:
         Parts of float32 [any, V] in the order of the text. A part has 10 million logits at most, or one token's.
     """
     total = len(ids) - 1
-    progress(0, total)
+
+    def show(done: int) -> None:
+        progress(Report("reading", done, total, "characters"))
+
+    show(0)
     read = compile_reader(model, CPU)
     state = np.zeros(state_size_of(model), np.float32)
     vocabulary_size, start = model.get_layer(LOGITS).units, 0
@@ -105,7 +108,7 @@ def read_text(model: keras.Model, ids: Ids, progress: Progress = lambda done, to
         length = characters // streams
         tokens = np.asarray(ids[start : start + streams * length], np.int32).reshape(streams, length)
         logits = np.empty((streams, length, vocabulary_size), np.float32)
-        state = _read_streams(read, tokens, state, logits, lambda done, start=start: progress(start + done, total))
+        state = _read_streams(read, tokens, state, logits, lambda done, start=start: show(start + done))
         yield logits.reshape(-1, vocabulary_size)
         start += streams * length
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import signal
+import textwrap
 import time
+import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -20,12 +22,14 @@ from tensorflow.python.framework.config import disable_op_determinism, is_op_det
 
 from ..runtime.errors import CharedgeError, InvalidOption
 from ..runtime.interrupts import Interrupted, Request, deferred_interrupts
+from ..runtime.progress import Progress, Report
 from ..runtime.sampling import Sampler, Sampling, random_rows
 from ..runtime.scoring import to_bits
 from ..runtime.vocabulary import Vocabulary
 from .accelerators import Hardware, is_out_of_memory
 from .checkpoints import Position, read_epoch, restore_checkpoint, save_checkpoint, unwritable
 from .cluster import is_chief, workers
+from .config import Config
 from .curves import draw_curves
 from .dataset import BATCHINGS, Ids, prefetched
 from .distribution import deal
@@ -36,8 +40,7 @@ from .gradient_check import check_gradient
 from .logits import compile_reader
 from .model import LAYERS, build_model, save_model, state_size
 from .optimization import build_optimizer, compile_train_step, schedule_of
-from .progress import Progress
-from .run import Config, Epoch, Run
+from .run import Epoch, Run
 from .teachers import Teachers
 
 CUDNN_LAYERS = {**LAYERS, "dropout": SharedDropout}
@@ -198,13 +201,13 @@ class Training:
             save_checkpoint(self.run.checkpoints, self.variables, self.position)
         self.trained = True
 
-    def resume(self, warn: Callable[[str], object]) -> None:
+    def resume(self) -> None:
         """Go back to the newest checkpoint, and write the best weights again if their file is missing.
 
         Raises:
             CharedgeError: there is no checkpoint, or the parts of the run folder disagree.
         """
-        self.position, state = restore_checkpoint(self.run.checkpoints, self.variables, warn)
+        self.position, state = restore_checkpoint(self.run.checkpoints, self.variables)
         self.history = self.run.history()[: self.position.epoch]
         if [epoch.epoch for epoch in self.history] != list(range(1, self.position.epoch + 1)):
             raise CharedgeError(
@@ -219,10 +222,10 @@ class Training:
                 )
             self.state = deal(self.strategy, state)
         if self.history and self.writes and not zipfile.is_zipfile(self.run.model):
-            self._write_best(warn)
+            self._write_best()
         self.trained = True
 
-    def _write_best(self, warn: Callable[[str], object]) -> None:
+    def _write_best(self) -> None:
         """Write `model.keras` from the checkpoint of the best epoch.
 
         Raises:
@@ -242,7 +245,8 @@ class Training:
             self._save_model([values[id(weight)] for weight in self.model.weights])
         except OSError as error:
             raise unwritable(self.run.path, self.run.model, error) from None
-        warn(f"{self.run.model} was missing or damaged; it was written again from the checkpoint of epoch {best}.")
+        sentence = f"{self.run.model} was missing or damaged; it was written again from the checkpoint of epoch {best}."
+        warnings.warn(sentence, stacklevel=2)
 
     def _save_model(self, weights: list[np.ndarray]) -> None:
         save_model(weights, len(self.data.vocabulary), self.config, self.run.model)
@@ -257,7 +261,7 @@ class Training:
             CharedgeError: a gradient is wrong on this hardware; the loss is NaN or infinite; or another worker is gone.
             Interrupted: SIGINT, SIGTERM or SIGHUP came; a checkpoint was saved after the step under way.
         """
-        with progress, deferred_interrupts() as request, deterministic(not self.hardware.gpus):
+        with deferred_interrupts() as request, deterministic(not self.hardware.gpus):
             try:
                 self._check_gradient()
                 if not self.trained:
@@ -283,7 +287,7 @@ class Training:
         """End in the middle of a training, which a checkpoint holds."""
         position = self.position
         where = f"batch {position.step} of epoch {position.epoch + 1}" if position.step else f"epoch {position.epoch}"
-        progress.say(f"stopped after {where} and saved; go on with: charedge train `resume` `output` {self.run.path}")
+        progress(Report("training", message=f"stopped after {where} and saved"))
         raise Interrupted(number)
 
     def _check_gradient(self) -> None:
@@ -296,9 +300,10 @@ class Training:
         window = next(self.batches.epoch(0))
         nats, _ = self.chunk(tf.constant(window[:, :-1]), tf.constant(window[:, 1:]), tf.zeros((len(window), self.size)))
         loss, expected = float(nats) / window[:, 1:].size, math.log(len(self.data.vocabulary))
-        progress.say(f"untrained loss {loss:.4f} nats, ln({len(self.data.vocabulary)}) = {expected:.4f}")
+        progress(Report("training", message=f"untrained loss {loss:.4f} nats, ln({len(self.data.vocabulary)}) = {expected:.4f}"))
         if not abs(loss - expected) <= UNTRAINED_TOLERANCE * expected:
-            progress.warn("an untrained model's loss should be about ln(vocabulary); check the installation of TensorFlow.")
+            sentence = "an untrained model's loss should be about ln(vocabulary); check the installation of TensorFlow."
+            warnings.warn(sentence, stacklevel=2)
 
     def _train_epoch(self, progress: Progress, request: Request) -> bool:
         """Dispatch one batch after the other; what a step gives is read when the next one is under way.
@@ -307,7 +312,6 @@ class Training:
             Whether a worker asked to stop when the epoch was as good as over.
         """
         position = self.position
-        progress.start_epoch(position.epoch + 1, position.step)
         pace, saved, stop_asked = Pace(), time.monotonic(), False
         before: Step | None = None
         for windows in prefetched(self.batches.epoch(position.epoch, position.step)):
@@ -347,7 +351,19 @@ class Training:
         rate = float(self.schedule(position.epoch * steps + position.step))
         characters = self.batches.batch_size * self.config.sequence_length
         mean = position.loss_sum / position.step
-        progress.update(position.epoch + 1, position.step, mean, characters / per_step, per_step * steps_left, rate)
+        figures = {
+            "event": "batch",
+            "epoch": position.epoch + 1,
+            "step": position.step,
+            "steps": steps,
+            "nats_per_character": mean,
+            "bits_per_character": to_bits(mean),
+            "characters_per_second": characters / per_step,
+            "seconds_left": per_step * steps_left,
+            "learning_rate": rate,
+        }
+        stage = f"epoch {position.epoch + 1}/{self.config.epochs}"
+        progress(Report(stage, position.step, steps, "batches", figures=figures))
 
     def _explain_divergence(self, loss: float) -> NoReturn:
         best = f"{self.run.model} keeps the best weights so far" if self.run.model.exists() else "no epoch was finished"
@@ -377,8 +393,29 @@ class Training:
         self.position = Position(epoch=position.epoch + 1)
         self.state = self._zero_state()
         self._save()
-        progress.end_epoch(epoch, best=epoch.validation_nats_per_character < best)
-        progress.say(f"  {sample!r}")
+        self._report_epoch(epoch, epoch.validation_nats_per_character < best, progress)
+        progress(Report("training", message=f"sample:\n{textwrap.indent(sample.strip(), '  ')}"))
+
+    def _report_epoch(self, epoch: Epoch, is_best: bool, progress: Progress) -> None:
+        validation = epoch.validation_nats_per_character
+        line = (
+            f"epoch {epoch.epoch}/{self.config.epochs}  training {epoch.train_nats_per_character:.4f}  "
+            f"validation {validation:.4f} nats ({to_bits(validation):.4f} bits)/char  "
+            f"{epoch.characters_per_second / 1000:,.1f} k chars/s  {epoch.seconds:.0f} s{'  (best so far)' if is_best else ''}"
+        )
+        figures = {
+            "event": "epoch",
+            "epoch": epoch.epoch,
+            "step": self.batches.steps,
+            "steps": self.batches.steps,
+            "nats_per_character": epoch.train_nats_per_character,
+            "bits_per_character": to_bits(epoch.train_nats_per_character),
+            "characters_per_second": epoch.characters_per_second,
+            "seconds_left": epoch.seconds * (self.config.epochs - epoch.epoch),
+            "learning_rate": epoch.learning_rate,
+            "validation_nats_per_character": validation,
+        }
+        progress(Report(f"epoch {epoch.epoch}/{self.config.epochs}", message=line, figures=figures))
 
     def _measured_epoch(self) -> Epoch:
         position, validation = self.position, self.data.validation

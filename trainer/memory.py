@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..runtime.errors import CharedgeError
-from .run import GATES, Config
+from .config import GATES, Config
 
 if TYPE_CHECKING:
     from .accelerators import Hardware

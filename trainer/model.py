@@ -15,7 +15,8 @@ from ..runtime.errors import CharedgeError
 from ..runtime.files import partial_folder, write_atomically
 from ..runtime.manifest import STATES_PER_LAYER
 from ..runtime.vocabulary import Vocabulary
-from .run import GATES, Cell, Config, Run
+from .config import GATES, Cell, Config
+from .run import Run
 
 EMBEDDING, RECURRENT, LOGITS = "embedding", "recurrent_{}", "logits"
 LAYERS: dict[str, Any] = {"gru": keras.layers.GRU, "lstm": keras.layers.LSTM, "dropout": keras.layers.Dropout}

@@ -9,10 +9,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from .kernels import forward
+from .config import Config
 from .model import state_size
-from .run import Config
 from .teachers import Teachers
+from .weight_noise import forward
 
 TrainStep = Callable[[Any, Any, tf.Tensor], tuple[tf.Tensor, Any, tf.Tensor]]
 

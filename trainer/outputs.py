@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..runtime.errors import InvalidOption
+from ..runtime.errors import CharedgeError, InvalidOption
 from .run import RUN_FILES, Run
 
 
@@ -14,7 +14,7 @@ def require_outside(option: str, output: Path, run: Run) -> None:
     """Refuse an output in the run folder that is read, or over one of its files, however they are linked.
 
     Args:
-        option: what the output was given with.
+        option: the argument that gave the output.
         output: a file or folder, which may exist.
         run: the run folder.
 
@@ -25,33 +25,90 @@ def require_outside(option: str, output: Path, run: Run) -> None:
     places = (output.parent.resolve() / output.name, output.resolve())
     inside = any(_identity(path) == folder for place in places for path in (place, *place.parents))
     if inside or _identity(output) in {_identity(path) for path in run.path.rglob("*")}:
-        raise InvalidOption(f"{option} {output} is in the run {run.path}, which is read: choose a place outside it.")
+        raise InvalidOption(option, f"{output} is in the run {run.path}, which is read: choose a place outside it.")
 
 
-def require_inputs_kept(run: Run, json_log: Path | None, files: Iterable[Path], runs: Sequence[Run]) -> None:
-    """Refuse a training whose outputs are among its inputs.
+def require_inputs_kept(run: Run, files: Iterable[Path], runs: Sequence[Run]) -> None:
+    """Refuse a training that would write over what it reads.
 
     Args:
         run: the folder that is written.
-        json_log: the file that is appended to, if any.
         files: the text, and a vocabulary.
         runs: teachers, and the run whose weights are the first.
 
     Raises:
-        InvalidOption: a file that is read would be replaced or written to.
+        InvalidOption: a file that is read would be replaced.
     """
-    written, log = _identities_of(run), json_log and _identity(json_log)
+    written = _identities_of(run)
     for other in runs:
         if _identity(other.path) == _identity(run.path):
             raise InvalidOption("output", f"{run.path} is a run that is read: choose another folder.")
     for path in files:
         if _identity(path) in written:
             raise InvalidOption("output", f"{run.path} would replace {path}, which is read: choose another folder.")
+
+
+def require_log_apart(json_log: Path, files: Iterable[Path], runs: Iterable[Run]) -> None:
+    """Refuse a log that would be written into what a training reads or writes.
+
+    Args:
+        json_log: the file that is appended to.
+        files: those that are read.
+        runs: those that are read or written.
+
+    Raises:
+        InvalidOption: it is one of them.
+    """
+    log = _identity(json_log)
+    for path in files:
         if _identity(path) == log:
             raise InvalidOption("json_log", f"{json_log} is {path}, which is read: choose another file.")
-    for other in (run, *runs):
-        if log in _identities_of(other):
-            raise InvalidOption("json_log", f"{json_log} is a file of the run {other.path}: choose another file.")
+    for run in runs:
+        if log in _identities_of(run):
+            raise InvalidOption("json_log", f"{json_log} is a file of the run {run.path}: choose another file.")
+
+
+def require_apart(new: Run, name: str, others: Iterable[Path]) -> None:
+    """
+    Args:
+        new: the folder to write.
+        name: the argument that gives the others.
+        others: runs to read.
+
+    Raises:
+        InvalidOption: one of them is the folder to write, or one lies in the other.
+    """
+    for other in others:
+        inside, around = _is_in(new.path, other), _is_in(other, new.path)
+        if inside or around:
+            place = "the same folder" if inside and around else "one folder in the other"
+            raise InvalidOption(
+                "output",
+                f"{new.path} and `{name}` {other} are {place}, which would be written while it is read: give a new folder.",
+            )
+
+
+def _is_in(inner: Path, outer: Path) -> bool:
+    """Whether a path is another one or in it, whatever links lead there."""
+    real, place = Path(os.path.realpath(inner)), os.path.realpath(outer)
+    return any(
+        str(folder) == place or (folder.exists() and outer.exists() and folder.samefile(outer)) for folder in (real, *real.parents)
+    )
+
+
+def require_recordable(paths: Mapping[str, Iterable[object]]) -> None:
+    """Check that config.json, Keras and TensorFlow can hold some paths.
+
+    Args:
+        paths: by the name of the argument.
+
+    Raises:
+        CharedgeError: one is not valid UTF-8.
+    """
+    for name, given in paths.items():
+        for path in given:
+            if os.fsencode(str(path)).decode(errors="replace") != str(path):
+                raise CharedgeError(f"`{name}` {path} is a path that is not valid UTF-8: rename it.")
 
 
 def _identities_of(run: Run) -> set[object]:

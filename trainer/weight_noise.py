@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from .config import Config
 from .model import RECURRENT
-from .run import Config
 
 LEVELS = {"int4": 7}
 OCTAV_ITERATIONS = 12  # enough from where they begin; the converter takes more

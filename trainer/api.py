@@ -1,0 +1,267 @@
+"""The trainer's part of `import charedge`: `train`, `finetune` and `evaluate`."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ..runtime.errors import CharedgeError, InvalidOption
+from ..runtime.progress import Progress, no_progress
+from ..runtime.text import Normalization, normalize, read_text
+from ..runtime.vocabulary import UNKNOWN_ID
+from .cluster import is_chief, read_cluster
+from .config import OPTIONS, POSITIVE, Cell
+from .installation import require_tensorflow
+from .preparation import plan_finetuning, plan_resume, plan_training
+from .run import Run
+from .training import carry_out
+
+PROTOCOLS = ("carried", "windows", "last-character")
+StrPath = str | os.PathLike[str]
+
+
+def train(
+    corpus: str | Sequence[str] = (),
+    output: StrPath = "",
+    *,
+    preset: str | None = None,
+    cell: Cell | None = None,
+    units: int | None = None,
+    layers: int | None = None,
+    embedding_dim: int | None = None,
+    dropout: float | None = None,
+    output_dropout: float | None = None,
+    embedding_dropout: float | None = None,
+    weight_drop: float | None = None,
+    weight_decay: float | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    sequence_length: int | None = None,
+    batching: Literal["carried", "shuffled"] | None = None,
+    learning_rate: float | None = None,
+    learning_rate_decay: Literal["cosine", "none"] | None = None,
+    warmup: int | None = None,
+    clip_norm: float | None = None,
+    average: float | None = None,
+    patience: int | None = None,
+    validation_split: float | None = None,
+    normalization: Normalization | None = None,
+    min_count: int | None = None,
+    teacher_weight: float | None = None,
+    precision: str | None = None,
+    cpu_devices: int | None = None,
+    seed: int | None = None,
+    vocabulary: StrPath | None = None,
+    allow_unknown: bool = False,
+    init_from: Run | StrPath | None = None,
+    teachers: Sequence[Run | StrPath] = (),
+    checkpoint_minutes: float = 10.0,
+    worker_timeout: float = 300.0,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> Run:
+    """Train a character model on text.
+
+    An option that is None has the preset's value; `charedge train --help` and docs/training.md describe each.
+
+    Args:
+        corpus: text files, folders, `.gz` files, or the name of a sample text; may be left out with `resume`.
+        output: the folder for the run.
+        preset: a named set of defaults: base (the default), small, large, tutorial or charrnn.
+        cell: recurrent cell.
+        units: of each recurrent layer.
+        layers: recurrent layers.
+        embedding_dim: dimensions of the character embedding.
+        dropout: on the output of each recurrent layer, from 0 to below 1.
+        output_dropout: on the output of the last recurrent layer; by default `dropout`.
+        embedding_dropout: on the embeddings.
+        weight_drop: dropout on the recurrent matrices, drawn once per window (Merity et al. 2017).
+        weight_decay: AdamW weight decay of the matrices; 0 uses plain Adam.
+        epochs: passes over the text.
+        batch_size: windows in a batch, over all devices.
+        sequence_length: characters in a window.
+        batching: streams with the state carried, or shuffled windows from zero states.
+        learning_rate: its peak.
+        learning_rate_decay: over all epochs.
+        warmup: steps in which the learning rate rises.
+        clip_norm: largest global norm of the gradients; 0 does not clip.
+        average: decay of the exponential moving average of the weights; 0 is off.
+        patience: epochs without a better validation loss before the training stops; 0 is off.
+        validation_split: share of the text, from its end, that is held out.
+        normalization: Unicode form of the text.
+        min_count: characters that occur less often become `[UNK]`.
+        teacher_weight: the teachers' share of the loss, above 0 and at most 1.
+        precision: a Keras dtype policy, or auto.
+        cpu_devices: logical devices that the CPU is divided into; by default as many as are faster.
+        seed: of the weights, the data order and dropout.
+        vocabulary: a vocabulary.txt; characters outside it are left out.
+        allow_unknown: train even if `vocabulary` leaves out more than half of the text.
+        init_from: the run whose weights to start from.
+        teachers: finished runs to distil from.
+        checkpoint_minutes: how long an epoch may take without a checkpoint.
+        worker_timeout: seconds to wait for the other workers that TF_CONFIG names.
+        resume: continue the run in the folder; only `epochs` may be raised.
+        overwrite: replace the run in the folder.
+        progress: gets the batches of each epoch, and messages.
+
+    Returns:
+        The run, which `charedge.convert` takes.
+
+    Raises:
+        InvalidOption: an argument has a value that it cannot have.
+        CharedgeError: TensorFlow is missing, a text or run cannot be read, the folder is taken or cannot be written, or the
+            training failed.
+    """
+    given = {name: value for name, value in locals().items() if name in OPTIONS and name != "preset" and value is not None}
+    read_cluster()
+    _require_positive(checkpoint_minutes=checkpoint_minutes, worker_timeout=worker_timeout)
+    if resume and overwrite:
+        raise InvalidOption("resume", "and `overwrite` cannot both be given: choose one.")
+    if not str(output):
+        raise InvalidOption("output", "is missing: give a folder for the run.")
+    folder, sources = Path(output), [corpus] if isinstance(corpus, str) else [str(source) for source in corpus]
+    first, listed = (None if init_from is None else _path(init_from)), None if vocabulary is None else Path(vocabulary)
+    others = [_path(teacher) for teacher in teachers]
+    if resume:
+        plan = plan_resume(folder, sources, preset, given, listed, first, others, progress)
+    else:
+        if is_chief():
+            Run(folder).require_free(overwrite)
+        plan = plan_training(folder, sources, preset or "base", given, listed, allow_unknown, first, others, overwrite, progress)
+    return carry_out(plan, checkpoint_minutes, worker_timeout, progress)
+
+
+def finetune(
+    run: Run | StrPath,
+    output: StrPath,
+    corpus: str | Sequence[str] = (),
+    *,
+    quantization_aware: Literal["int4"] = "int4",
+    epochs: int = 1,
+    learning_rate: float | None = None,
+    checkpoint_minutes: float = 10.0,
+    worker_timeout: float = 300.0,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> Run:
+    """Train a finished run a little longer with its weights rounded as the file will have them.
+
+    Args:
+        run: the finished run.
+        output: the folder for the new run.
+        corpus: the text of the run; by default from where it was read.
+        quantization_aware: how `charedge.convert` will store the weights.
+        epochs: passes over the text.
+        learning_rate: its peak, which falls to 0; by default a third of the run's, or a hundredth if that fell to 0.
+        checkpoint_minutes: how long an epoch may take without a checkpoint.
+        worker_timeout: seconds to wait for the other workers that TF_CONFIG names.
+        overwrite: replace the run in the folder.
+        progress: gets the batches of each epoch, and messages.
+
+    Returns:
+        The new run.
+
+    Raises:
+        InvalidOption, CharedgeError: as `train`.
+    """
+    read_cluster()
+    _require_positive(checkpoint_minutes=checkpoint_minutes, worker_timeout=worker_timeout)
+    folder, sources = Path(output), [corpus] if isinstance(corpus, str) else [str(source) for source in corpus]
+    finished = Run(_path(run))
+    finished.config()
+    if is_chief():
+        Run(folder).require_free(overwrite)
+    plan = plan_finetuning(finished, folder, sources, quantization_aware, epochs, learning_rate, overwrite, progress)
+    return carry_out(plan, checkpoint_minutes, worker_timeout, progress)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a run's best weights predict a text."""
+
+    nats_per_character: float
+    predictions: int
+    """The characters that the mean is over."""
+    characters: int
+    """Of the text, without those that were skipped."""
+    skipped_characters: int
+    """Characters outside the vocabulary that were left out."""
+    protocol: str
+
+
+def evaluate(
+    run: Run | StrPath,
+    file: StrPath | None = None,
+    *,
+    protocol: str = "carried",
+    window: int | None = None,
+    stride: int = 1,
+    progress: Progress = no_progress,
+) -> Evaluation:
+    """Measure how well a run's best weights predict a text, on the CPU, in float32.
+
+    Args:
+        run: the run.
+        file: a text; `-` is stdin; by default the run's held-out text.
+        protocol: `carried` (the state carried from the first character to the last), `windows` (every position of consecutive
+            windows from zero states) or `last-character` (the one character after each overlapping window).
+        window: characters of a window; by default 256, or 100 for `last-character`.
+        stride: characters between the starts of two `last-character` windows.
+        progress: gets the characters or windows read.
+
+    Raises:
+        InvalidOption: an argument has a value that it cannot have.
+        CharedgeError: TensorFlow is missing, or the run or the text cannot be read.
+    """
+    if protocol not in PROTOCOLS:
+        raise InvalidOption("protocol", f"{protocol} must be one of {', '.join(PROTOCOLS)}.")
+    if window is not None and (type(window) is not int or protocol == "carried" or window < 1):
+        raise InvalidOption("window", f"{window} must be a whole number from 1 up, with a protocol of windows.")
+    if type(stride) is not int or stride < 1 or (stride != 1 and protocol != "last-character"):
+        raise InvalidOption("stride", f"{stride} must be a whole number from 1 up, with the protocol last-character.")
+    require_tensorflow("evaluate", "train")
+    from .accelerators import hide_gpus
+    from .evaluation import evaluate_by
+    from .fast_recurrence import FAST_LAYERS
+    from .model import load_model
+
+    folder = Run(_path(run))
+    ids, skipped = _known_ids(folder, None if file is None else Path(file))
+    hide_gpus()
+    result = evaluate_by(protocol, load_model(folder, FAST_LAYERS), ids, window, stride, progress)
+    return Evaluation(result.nats_per_character, result.predictions, len(ids), skipped, protocol)
+
+
+def _path(run: Run | StrPath) -> Path:
+    return run.path if isinstance(run, Run) else Path(run)
+
+
+def _require_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not POSITIVE.allows(value):
+            raise InvalidOption(name, f"{value} must be {POSITIVE.expected}.")
+
+
+def _known_ids(run: Run, file: Path | None) -> tuple[np.ndarray, int]:
+    """The ids of a text, or of what the run held out, and how many characters were left out.
+
+    Raises:
+        CharedgeError: there is nothing to predict.
+    """
+    config = run.config()
+    text = run.held_out() if file is None else normalize(read_text(file), config.normalization)
+    ids = run.vocabulary().encode(text)
+    skipped = int((ids == UNKNOWN_ID).sum()) if config.unknown == "skip" else 0
+    if skipped:
+        warnings.warn(f"{skipped:,} characters are not in the vocabulary; they are left out.", stacklevel=3)
+        ids = ids[ids != UNKNOWN_ID]
+    if len(ids) < 2:
+        raise CharedgeError(f"{file or run.path} has fewer than two characters that the model knows: give a longer text.")
+    return ids, skipped

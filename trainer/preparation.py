@@ -1,0 +1,321 @@
+"""What a training needs before it starts: its configuration and its corpus, from what was asked for. No TensorFlow."""
+
+from __future__ import annotations
+
+import os
+import platform
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from ..runtime.errors import CharedgeError, InvalidOption
+from ..runtime.progress import Progress, Report
+from ..runtime.text import Normalization, read_bytes
+from ..runtime.vocabulary import Vocabulary
+from .config import BFLOAT16, Config, check_options, settings
+from .encoding import Encoded, encode_corpus
+from .outputs import require_apart, require_inputs_kept, require_recordable
+from .run import Run
+
+SHOWN_BYTES = 50_000_000
+"""A smaller corpus is encoded too fast for a progress bar."""
+NAMED_CHARACTERS = 5
+SHAPE = ("cell", "layers", "units", "embedding_dim")
+FINETUNE_RATE = {"none": 1 / 3, "cosine": 1 / 100}
+"""Of the peak learning rate: where it has fallen to 0, more would lose what that gained."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training that is ready to start."""
+
+    run: Run
+    """The folder to write."""
+    config: Config
+    corpus: Encoded
+    first: Run | None = None
+    """The run whose weights to start from; None starts from random ones."""
+    resumed: Config | None = None
+    """What the config.json of the run to resume says; None starts a new run."""
+    overwrite: bool = False
+    """Whether a run in the folder is replaced."""
+
+    @property
+    def boundary(self) -> int:
+        """The character at which the validation split starts."""
+        return int(len(self.corpus.ids) * (1 - self.config.validation_split))
+
+    @property
+    def teachers(self) -> list[Run]:
+        """The runs to distil from."""
+        return [Run(Path(path)) for path in self.config.teachers]
+
+    def check(self) -> Plan:
+        """
+        Raises:
+            InvalidOption: the run would be written over what is read.
+            CharedgeError: there is nothing to validate on.
+        """
+        require_inputs_kept(self.run, map(Path, self.corpus.files), [*([self.first] if self.first else []), *self.teachers])
+        characters = len(self.corpus.ids)
+        if characters - self.boundary < 2:
+            raise CharedgeError(
+                f"`validation_split` {self.config.validation_split:g} of {characters:,} characters leaves nothing to validate on: "
+                "give a longer text or a larger share."
+            )
+        return self
+
+
+def plan_training(
+    output: Path,
+    corpus: Sequence[str],
+    preset: str,
+    given: Mapping[str, Any],
+    vocabulary: Path | None,
+    allow_unknown: bool,
+    init_from: Path | None,
+    teachers: Sequence[Path],
+    overwrite: bool,
+    progress: Progress,
+) -> Plan:
+    """Plan a new run; the arguments are those of `charedge.train`, `given` the options that were.
+
+    Raises:
+        InvalidOption: an argument has a value that it cannot have, or two exclude each other.
+        CharedgeError: a text or run cannot be read, or the folder is taken.
+    """
+    run, values = Run(output), settings(preset, given)
+    paths = {"corpus": corpus, "output": [output], "init_from": [init_from] if init_from else [], "teachers": teachers}
+    require_recordable(paths)
+    if not corpus:
+        raise InvalidOption("corpus", "is missing: give text files, folders, or a name such as python-docs.")
+    if vocabulary is not None and values["min_count"] > 1:
+        raise InvalidOption(
+            "min_count",
+            f"{values['min_count']} and `vocabulary` {vocabulary} cannot both be given: what the vocabulary does not list is left "
+            "out, however often it occurs; choose one.",
+        )
+    if "teacher_weight" in given and not teachers:
+        raise InvalidOption("teacher_weight", f"{values['teacher_weight']:g} needs `teachers`: give one, or leave it out.")
+    require_apart(run, "init_from", [] if init_from is None else [init_from])
+    require_apart(run, "teachers", teachers)
+    first = None if init_from is None else Run(init_from)
+    if first is not None:
+        values.update(_shape_of(first, given))
+    require_inputs_kept(run, [] if vocabulary is None else [vocabulary], [])
+    fixed = None if vocabulary is None else Vocabulary.parse(read_bytes(vocabulary), str(vocabulary))
+    encoded = _encode(corpus, values["normalization"], fixed, values["min_count"], progress)
+    if vocabulary is not None:
+        _check_left_out(vocabulary, encoded, allow_unknown)
+    elif first is not None:
+        fixed = Vocabulary.of([*first.vocabulary().tokens[1:], *encoded.vocabulary.tokens[1:]])
+        encoded = encoded.extended(fixed)
+    config = Config(
+        **values,
+        unknown=encoded.unknown,
+        fixed_vocabulary=fixed is not None,
+        initialized_from=None if init_from is None else str(init_from),
+        teachers=[str(path) for path in teachers],
+        corpus=_record(corpus, encoded),
+        versions=_versions(),
+    )
+    return Plan(run, config, encoded, first=first, overwrite=overwrite).check()
+
+
+def plan_resume(
+    output: Path,
+    corpus: Sequence[str],
+    preset: str | None,
+    given: Mapping[str, Any],
+    vocabulary: Path | None,
+    init_from: Path | None,
+    teachers: Sequence[Path],
+    progress: Progress,
+) -> Plan:
+    """Plan to continue a run; arguments that are given must be those that it was started with, `epochs` apart.
+
+    Raises:
+        InvalidOption: an argument has a value that it cannot have.
+        CharedgeError: an argument differs, the text is another one, or the run cannot be read.
+    """
+    run = Run(output)
+    check_options(given)
+    recorded = run.config()
+    asked: dict[str, Any] = {**({} if preset is None else {"preset": preset}), **given}
+    asked |= {} if init_from is None else {"init_from": str(init_from)}
+    asked |= {"teachers": " ".join(map(str, teachers))} if teachers else {}
+    config = _with_more_epochs(run, recorded, asked)
+    if vocabulary is not None and (
+        recorded.unknown == "unk" or Vocabulary.parse(read_bytes(vocabulary), str(vocabulary)) != run.vocabulary()
+    ):
+        raise CharedgeError(
+            f"`vocabulary` {vocabulary} is not the vocabulary that {run.path} was started with: leave it out, or train again with "
+            "`overwrite`."
+        )
+    require_apart(run, "teachers", map(Path, config.teachers))
+    return Plan(run, config, _same_text(run, config, corpus, progress), resumed=recorded).check()
+
+
+def plan_finetuning(
+    run: Run,
+    output: Path,
+    corpus: Sequence[str],
+    quantization_aware: Literal["int4"],
+    epochs: int,
+    learning_rate: float | None,
+    overwrite: bool,
+    progress: Progress,
+) -> Plan:
+    """Plan a run that continues with a finished one's weights, rounded as a file will have them.
+
+    Raises:
+        InvalidOption: an argument has a value that it cannot have.
+        CharedgeError: the run or its text cannot be read, or the folder is taken.
+    """
+    check_options({"epochs": epochs, **({} if learning_rate is None else {"learning_rate": learning_rate})})
+    if quantization_aware != "int4":
+        raise InvalidOption("quantization_aware", f"{quantization_aware} must be int4.")
+    require_recordable({"run": [run.path], "corpus": corpus, "output": [output]})
+    recorded, tuned = run.config(), Run(output)
+    require_apart(tuned, "run", [run.path])
+    encoded = _same_text(run, recorded, corpus, progress)
+    config = replace(
+        recorded,
+        epochs=epochs,
+        learning_rate=learning_rate or recorded.learning_rate * FINETUNE_RATE[recorded.learning_rate_decay],
+        learning_rate_decay="cosine",
+        warmup=0,
+        patience=0,
+        average=0.0,
+        quantization_aware=quantization_aware,
+        precision="auto" if recorded.precision == BFLOAT16 else recorded.precision,  # a GPU takes no bfloat16
+        cpu_devices=None,
+        teachers=(),
+        teachers_sha256=(),
+        initialized_from=str(run.path),
+        versions=_versions(),
+        ended=None,
+    )
+    return Plan(tuned, config, encoded, first=run, overwrite=overwrite).check()
+
+
+def _with_more_epochs(run: Run, recorded: Config, asked: Mapping[str, Any]) -> Config:
+    """The recorded configuration with more epochs, if that is all that the arguments change.
+
+    Raises:
+        CharedgeError: they change something else.
+    """
+    values = {**asdict(recorded), "init_from": recorded.initialized_from, "teachers": " ".join(recorded.teachers)}
+    same = {("precision", "auto")}
+    if recorded.precision == BFLOAT16:
+        same.add(("precision", "float32"))  # the way out on a GPU, which cannot continue in bfloat16
+    different = {
+        name: value
+        for name, value in asked.items()
+        if name != "epochs" and str(value) != str(values.get(name)) and (name, value) not in same
+    }
+    if different:
+        shown = ", ".join(f"`{name}` {value} (was {values.get(name)})" for name, value in different.items())
+        raise CharedgeError(
+            f"{run.path} was started with different options: {shown}; leave them out, or train again with `overwrite`."
+        )
+    epochs = asked.get("epochs", recorded.epochs)
+    if epochs < recorded.epochs:
+        raise CharedgeError(
+            f"`epochs` {epochs} is less than the {recorded.epochs} that {run.path} was started with: give more, or none."
+        )
+    precision = "float32" if asked.get("precision") == "float32" else recorded.precision
+    return replace(recorded, epochs=epochs, precision=precision)
+
+
+def _encode(
+    sources: Sequence[str],
+    normalization: Normalization,
+    vocabulary: Vocabulary | None,
+    min_count: int,
+    progress: Progress,
+    unknown: Literal["skip", "unk"] = "skip",
+) -> Encoded:
+    """A corpus as ids, with reports if it takes long enough."""
+
+    def show(report: Report) -> None:
+        if report.total > SHOWN_BYTES:
+            progress(report)
+
+    return encode_corpus(sources, normalization, vocabulary, min_count, show, unknown)
+
+
+def _same_text(run: Run, config: Config, sources: Sequence[str], progress: Progress) -> Encoded:
+    """The corpus of a run by its vocabulary, from where it was read, or from where it is now.
+
+    Raises:
+        CharedgeError: it is another text.
+    """
+    sources = sources or config.corpus.get("sources", ())
+    if not sources:
+        raise CharedgeError(f"{run.path} does not record where its text was read: give `corpus`.")
+    vocabulary = run.vocabulary() if config.fixed_vocabulary else None
+    encoded = _encode(sources, config.normalization, vocabulary, config.min_count, progress, config.unknown)
+    if encoded.sha256 != config.corpus["sha256"]:
+        raise CharedgeError(
+            f"the corpus is not the one that {run.path} was trained on ({encoded.characters:,} characters now, "
+            f"{config.corpus['characters']:,} then, or others): give the same text, or train again with `overwrite`."
+        )
+    return encoded
+
+
+def _check_left_out(vocabulary: Path, encoded: Encoded, allowed: bool) -> None:
+    """Warn of the characters that a given vocabulary leaves out.
+
+    Raises:
+        CharedgeError: they are more than half of the text, and that was not allowed.
+    """
+    if not encoded.skipped:
+        return
+    shown = [f"{character!r} {count:,} times" for character, count in list(encoded.left_out.items())[:NAMED_CHARACTERS]]
+    if len(encoded.left_out) > NAMED_CHARACTERS:
+        shown.append(f"and {len(encoded.left_out) - NAMED_CHARACTERS:,} others")
+    missing = f"{encoded.skipped:,} of {encoded.characters:,} characters are not in `vocabulary` {vocabulary} ({', '.join(shown)})"
+    if 2 * encoded.skipped > encoded.characters and not allowed:
+        raise CharedgeError(f"{missing}: give the vocabulary of this text, or leave them out with `allow_unknown`.")
+    warnings.warn(f"{missing}; they are left out.", stacklevel=2)
+
+
+def _record(sources: Iterable[str], encoded: Encoded) -> dict[str, Any]:
+    """What config.json says of the text."""
+    return {
+        "sources": list(sources),
+        "files": [os.fsencode(file).decode(errors="replace") for file in encoded.files],
+        "characters": encoded.characters,
+        "sha256": encoded.sha256,
+        "skipped": encoded.skipped,
+    }
+
+
+def _shape_of(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The network of the run to start from.
+
+    Raises:
+        InvalidOption: the options ask for another one.
+    """
+    config = run.config()
+    for name in SHAPE:
+        if name in given and given[name] != getattr(config, name):
+            raise InvalidOption(name, f"{given[name]} is not what {run.path} has ({getattr(config, name)}): leave it out.")
+    return {name: getattr(config, name) for name in SHAPE}
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: version(name) for name in ("charedge", "tensorflow", "keras", "numpy") if _installed(name)}
+    return {"python": platform.python_version(), **packages}
+
+
+def _installed(name: str) -> bool:
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return False
+    return True
