@@ -14,7 +14,9 @@ import sys
 import tempfile
 import traceback
 
-from charedge.runtime import cli, generator  # noqa: F401 - imported once for all processes
+from charedge.runtime import cli, model  # noqa: F401 - imported once for all processes
+
+from charedge import program
 
 
 def outcome(arguments: list[str], seconds: int) -> dict[str, object]:
@@ -27,7 +29,7 @@ def outcome(arguments: list[str], seconds: int) -> dict[str, object]:
             os.dup2(out.fileno(), 1)
             os.dup2(err.fileno(), 2)
             try:
-                status = cli.run(arguments)
+                status = program.run(arguments)
                 sys.stdout.flush()
             except BaseException:
                 traceback.print_exc()

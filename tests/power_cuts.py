@@ -30,6 +30,8 @@ from pathlib import Path
 from charedge.runtime import cli, files, lock, saved_text, session
 from charedge.runtime.model_file import read_model_file
 
+from charedge import program
+
 TICKER = Path(__file__).parents[1] / "examples" / "systemd" / "ticker.py"
 SAVING = {files.__file__, lock.__file__, session.__file__}
 MOST_STEPS = 450  # lines of the code that locks and saves until a cut: about five saves
@@ -99,7 +101,7 @@ def _generate(arguments: list[str], text: Path) -> None:
     """In the child: `charedge generate`, which appends to a file and saves after every character."""
     saved_text.SESSION_SECONDS = 0.0
     with text.open("a", encoding="utf-8") as sys.stdout:
-        status = cli.run(["generate", *arguments])
+        status = program.run(["generate", *arguments])
     if status:
         raise SystemExit(status)
 

@@ -10,7 +10,6 @@ import sys
 import keras
 import numpy as np
 import tensorflow as tf
-from charedge.trainer import weight_noise
 from charedge.trainer.distribution import deal
 from charedge.trainer.loop import CUDNN_LAYERS
 from charedge.trainer.model import build_model, state_size
@@ -96,7 +95,7 @@ def main():
     crossing = tf.distribute.ReductionToOneDevice()
     strategy = tf.distribute.MirroredStrategy(devices, crossing) if replicas > 1 else tf.distribute.get_strategy()
     sys.modules["keras.src.backend.tensorflow.rnn"]._is_gpu_available = lambda: True  # what Keras asks before it takes cuDNN
-    kernels.OCTAV_ITERATIONS = 1  # where to clip is not looked at here, and takes long to trace
+    weight_noise.OCTAV_ITERATIONS = 1  # where to clip is not looked at here, and takes long to trace
     combinations = [dict(zip(CHOICES, values, strict=True)) for values in itertools.product(*CHOICES.values())]
     if replicas > 1:  # twice as long to trace: the matrices are replaced in both ways, or in neither
         combinations = [options for options in combinations if bool(options["weight_drop"]) == bool(options["quantization_aware"])]

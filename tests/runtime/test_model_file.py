@@ -79,12 +79,12 @@ def test_a_huge_file_is_refused_by_its_end(model, tmp_path, size):
         file.seek(size - len(data))
         file.write(data)
 
-    def load():
+    def load_huge():
         with pytest.raises(CharedgeError, match="cut short"):
             load(path)
         return "refused"
 
-    outcome = fuzz.isolated(load)
+    outcome = fuzz.isolated(load_huge)
     assert outcome.verdict == "refused"
     assert outcome.seconds < 0.5
     assert outcome.megabytes < 20
@@ -131,7 +131,7 @@ def test_compressed_members_are_refused(model, tmp_path):
 
 
 def test_a_newer_format_asks_for_a_newer_charedge(model, tmp_path):
-    refused(tmp_path, rewrite(model, lambda fields: fields.update(format_version=2)), "pip install --upgrade")
+    refused(tmp_path, rewrite(model, lambda fields: fields.update(format_version=2)), "pip install -U")
 
 
 @pytest.mark.parametrize(

@@ -82,21 +82,21 @@ def test_biases_of_one_character_add_up(of_form, charedge, models):
     generator = of_form("NFC")
     assert outcome(generator, logit_bias={"й": 1.0, "и\u0306": 0.5}) == outcome(generator, logit_bias={"й": 1.5})
     path = models(characters=LETTERS, normalization="NFC").path
-    arguments = ("generate", path, "--seed", "1", "--length", "60")
-    twice = charedge(*arguments, "--logit-bias", "e=1", "--logit-bias", "e=0.5")
-    assert twice.stdout == charedge(*arguments, "--logit-bias", "e=1.5").stdout
+    arguments = ("generate", path, "`seed`", "1", "`length`", "60")
+    twice = charedge(*arguments, "`logit_bias`", "e=1", "`logit_bias`", "e=0.5")
+    assert twice.stdout == charedge(*arguments, "`logit_bias`", "e=1.5").stdout
 
 
 @pytest.mark.parametrize(
     ("form", "options", "named"),
     [
-        ("NFC", {"logit_bias": {"ab": 1.0}}, "--logit-bias 'ab'"),
-        ("NFC", {"logit_bias": {"": 1.0}}, "--logit-bias ''"),
-        ("NFC", {"logit_bias": {"q\u0301": 1.0}}, "--logit-bias 'q\u0301'"),
-        ("NFD", {"logit_bias": {"й": 1.0}}, "--logit-bias 'й'"),
-        ("NFD", {"banned": "eй"}, "--ban 'й'"),
-        ("NFD", {"banned": "가"}, "--ban '가'"),
-        ("NFKC", {"banned": "bﬁ"}, "--ban 'ﬁ'"),
+        ("NFC", {"logit_bias": {"ab": 1.0}}, "`logit_bias` 'ab'"),
+        ("NFC", {"logit_bias": {"": 1.0}}, "`logit_bias` ''"),
+        ("NFC", {"logit_bias": {"q\u0301": 1.0}}, "`logit_bias` 'q\u0301'"),
+        ("NFD", {"logit_bias": {"й": 1.0}}, "`logit_bias` 'й'"),
+        ("NFD", {"banned": "eй"}, "`banned` 'й'"),
+        ("NFD", {"banned": "가"}, "`banned` '가'"),
+        ("NFKC", {"banned": "bﬁ"}, "`banned` 'ﬁ'"),
     ],
 )
 def test_what_is_several_characters_to_the_model_is_named(of_form, form, options, named):

@@ -25,7 +25,7 @@ def test_a_power_cut_loses_a_line_at_most_and_never_the_session(model):
 
 BROKEN = {
     "saved before it is written": "cli._hand_over = lambda saved: (saved.handed_over(), saved.save(), sys.stdout.flush())",
-    "a state of elsewhere": "writing.Mark = lambda token, state, position: Mark(token, 0 * state, position)",
+    "a state of elsewhere": "step_loop.Mark = lambda token, state, position: Mark(token, 0 * state, position)",
 }
 
 
@@ -33,7 +33,7 @@ BROKEN = {
 def test_the_cuts_of_generate_would_notice(model, tmp_path, change):
     program = (
         "import sys; from pathlib import Path; import power_cuts\n"
-        "from charedge.runtime import cli, writing; from charedge.runtime.step_loop import Mark\n"
+        "from charedge.runtime import cli, step_loop; from charedge.runtime.step_loop import Mark\n"
         f"{change}\n"
         "power_cuts.cut_generate(Path(sys.argv[1]), Path(sys.argv[2]), 8, 3)"
     )
