@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from charedge.converter.build import build_model_files
 from charedge.converter.description import Description
-from charedge.converter.quantization import PROFILES
+from charedge.converter.profiles import PROFILES
 from charedge.converter.step import Weights
 from charedge.runtime.vocabulary import Vocabulary
 

@@ -27,7 +27,7 @@ FIELD = re.compile(r"`([a-z][a-z0-9_]*)`")
 """An argument of the Python API in a message."""
 POSITIONAL = {"corpus": "CORPUS", "run": "RUN", "model": "MODEL", "file": "FILE"}
 """Arguments that have no option, since they are given by their place."""
-RENAMED = {"banned": "ban", "teachers": "teacher", "all_quantizations": "all"}
+RENAMED = {"banned": "ban", "teachers": "teacher", "folder": "all"}
 """Arguments whose options have another name."""
 ClickException: Any = typer.BadParameter.__mro__[2]
 """A wrong option or argument; depending on its version, Typer takes the class from Click or has one of its own."""

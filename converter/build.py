@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,12 +15,14 @@ from ..runtime.errors import CharedgeError
 from ..runtime.interpreter import Step, installed_interpreters
 from ..runtime.manifest import FORMAT_VERSION, Manifest, Probe, RequiredInterpreter, Verified
 from ..runtime.model_file import ModelFile, parse_model_file
+from ..runtime.progress import Progress, no_progress
 from ..runtime.vocabulary import Vocabulary
 from .check import check_structure
 from .description import Description
 from .graph import Graph
 from .metadata import build_flatbuffer
-from .quantization import PROFILES, Moments, Profile, quantize
+from .profiles import PROFILES, Profile
+from .quantization import Moments, quantize
 from .second_moments import second_moments
 from .step import Weights, build_step
 from .verification import Measurement, measure, record_probe
@@ -37,9 +38,9 @@ class Built:
     """On each interpreter that the file names and that is installed here."""
 
     @property
-    def worst(self) -> Verified:
-        """The quality on the interpreter where the file loses most."""
-        return max((measurement.quality for measurement in self.measurements), key=lambda quality: quality.loss)
+    def worst(self) -> Measurement:
+        """The one on the interpreter where the file loses most."""
+        return max(self.measurements, key=lambda measurement: measurement.loss)
 
 
 def build_model_files(
@@ -50,7 +51,7 @@ def build_model_files(
     held_out: np.ndarray,
     reference: Iterable[np.ndarray],
     calibration: np.ndarray | None = None,
-    progress: Callable[[str, int, int], object] = lambda stage, characters, total: None,
+    progress: Progress = no_progress,
 ) -> list[Built]:
     """Build a model file of each quantisation, and measure them side by side.
 
@@ -62,17 +63,17 @@ def build_model_files(
         held_out: int32 [n], ids that were not trained on, n at least 2; the first of them become the probe.
         reference: the trained model's own logits after each of them but the last, the state carried, in parts of float32 [any, V].
         calibration: int32 [m], ids that were trained on, by which 4-bit weights are rounded.
-        progress: called with the stage, the characters done, and how many there are.
+        progress: called with reports on the characters read in each stage.
 
     Raises:
         CharedgeError: no interpreter that a profile is meant for is installed.
     """
     graph, moments = build_step(weights), {}
     if calibration is not None and any(PROFILES[quantization].inner == "int4" for quantization in quantizations):
-        moments = second_moments(graph, calibration, partial(progress, "calibrating"))
+        moments = second_moments(graph, calibration, progress)
     flatbuffers = [_build_flatbuffer(graph, weights, description, PROFILES[name], moments) for name in quantizations]
     steps = [_steps(flatbuffer, weights, PROFILES[name]) for flatbuffer, name in zip(flatbuffers, quantizations, strict=True)]
-    measured = measure(steps, held_out, reference, partial(progress, "verifying"))
+    measured = measure(steps, held_out, reference, progress)
     built = []
     for name, flatbuffer, (step, *_), measurements in zip(quantizations, flatbuffers, steps, measured, strict=True):
         verified = [measurement.quality for measurement in measurements]

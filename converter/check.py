@@ -13,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from ..runtime.model_file import SIGNATURE
 from .graph import BUFFER_ALIGNMENT
-from .quantization import Profile
+from .profiles import Profile
 
 VERSIONS: dict[tuple[str, str], int] = {
     ("FULLY_CONNECTED", "FLOAT32"): 1,

@@ -1,76 +1,19 @@
-"""Quantisation profiles, and the one pass that writes a float32 step graph's weights as a profile asks."""
+"""The one pass that stores a float32 step graph's weights as a profile (profiles.py) says."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 import ml_dtypes
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from .graph import Graph, Operator, Tensor, constant
+from .profiles import Profile, Storage
 from .rounding import gptq, octav_scale
 
 INT8_LEVELS = 127  # symmetric: -128 stays unused, as TFLite's specification of int8 weights asks
-PORTABLE = {"ai-edge-litert": "2.3.0", "tflite-runtime": "2.14.0"}
-
-Storage = Literal["float32", "float16", "int8", "int4"]
 Moments = Mapping[Tensor, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Profile:
-    """How the weights are stored, and where a file stored so was seen to be right."""
-
-    description: str
-    inner: Storage
-    """Of the matrices that multiply a recurrent state inside the layers: nearly all of the model."""
-    outer: Storage
-    """Of the rest: the input table or embedding, the first layer's input matrix, the output layer."""
-    interpreters: dict[str, str]
-    """The lowest version of each interpreter that the profile was tested on; a device with another one is refused."""
-    tolerance: float
-    """How many nats per character the file may lose against the Keras model before `convert` refuses to write it."""
-    probe_tolerance: float
-    """How far the probe's loss may differ between processors and interpreters: far less than a wrong kernel makes it."""
-
-
-PROFILES: dict[str, Profile] = {
-    "float32": Profile(
-        "the trained weights as they are",
-        inner="float32",
-        outer="float32",
-        interpreters=PORTABLE,
-        tolerance=0.001,
-        probe_tolerance=0.001,
-    ),
-    "float16": Profile(
-        "half-precision weights, made float32 when the file is loaded: half the bytes to send, the memory and speed of float32",
-        inner="float16",
-        outer="float16",
-        interpreters=PORTABLE,
-        tolerance=0.001,
-        probe_tolerance=0.001,
-    ),
-    "int8": Profile(
-        "8-bit weights, a scale for each output, float arithmetic around them (dynamic range); runs everywhere",
-        inner="int8",
-        outer="int8",
-        interpreters=PORTABLE,
-        tolerance=0.01,
-        probe_tolerance=0.02,
-    ),
-    "int4": Profile(
-        "4-bit recurrent weights, a scale for each output, the rest 8-bit: the smallest and fastest; LiteRT with XNNPACK only",
-        inner="int4",
-        outer="int8",
-        interpreters={"ai-edge-litert": "2.3.0"},
-        tolerance=0.02,
-        probe_tolerance=0.02,
-    ),
-}
 
 
 def quantize(graph: Graph, profile: Profile, moments: Moments | None = None) -> Graph:
@@ -79,7 +22,7 @@ def quantize(graph: Graph, profile: Profile, moments: Moments | None = None) -> 
     Args:
         graph: a float32 step graph.
         profile: how to store its weights.
-        moments: from `calibration.second_moments`, which 4-bit weights are rounded by.
+        moments: from `second_moments`, which 4-bit weights are rounded by.
     """
     looked_up = {operator.outputs[0] for operator in graph.operators if operator.code == "GATHER"}
     operators: list[Operator] = []

@@ -3,15 +3,15 @@
 It needs nothing but TensorFlow:
 
     generator = tf.saved_model.load("bard")
-    text, states = tf.constant(["ROMEO:", "JULIET: O"]), generator.zero_states(2)
+    text, states = tf.constant(["ROMEO:", "JULIET: O"]), None
     for _ in range(500):
-        text, states = generator.generate_one_step(text, states, 0.8)
+        text, states = generator.generate_one_step(text, states=states, temperature=0.8)
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,14 +21,15 @@ import tensorflow as tf
 
 from ..runtime.errors import CharedgeError
 from ..runtime.manifest import STATES_PER_LAYER
+from ..runtime.progress import Progress, Report, no_progress
 from ..runtime.scoring import nats_of
 from ..runtime.vocabulary import UNKNOWN_ID, Vocabulary
 from ..trainer.accelerators import hide_gpus
 from ..trainer.model import EMBEDDING, LOGITS, RECURRENT, load_model, state_size
 from ..trainer.run import Config, Run
-from .convert import start_text
-from .folders import is_saved_model, replacing
-from .temperature import calibrate
+from .folders import replacing
+from .read_run import held_out_ids, start_text
+from .temperature import fit_temperature
 
 VERIFIED_CHARACTERS, VERIFIED_AT_ONCE = 1000, 100
 LOGIT_TOLERANCE = 1e-4
@@ -38,17 +39,18 @@ LOGIT_TOLERANCE = 1e-4
 class Exported:
     """A SavedModel as it was measured against the Keras model, before it was put in place."""
 
+    folder: str
+    """Its path."""
     characters: int
     """Of the run's held-out text, read with the state carried."""
     nats_per_character: float
+    """As `charedge score` counts them."""
     largest_logit_difference: float
     bytes: int
     """Of all its files."""
 
 
-def write_saved_model(
-    run: Run, output: Path, progress: Callable[[str], None] = lambda _: None, fit_temperature: bool = False
-) -> Exported:
+def write_saved_model(run: Run, output: Path, fit: bool = False, progress: Progress = no_progress) -> Exported:
     """Write a run's best weights as a SavedModel, in float32, and compare it with the Keras model.
 
     The functions of the loaded SavedModel are those of `OneStep`; its signatures are `serving_default` (`inputs`, `states`,
@@ -56,44 +58,49 @@ def write_saved_model(
 
     Args:
         run: the run folder.
-        output: the folder to write; a SavedModel that is there is replaced, in one step where the system has such a thing.
-        progress: told what is being done.
-        fit_temperature: whether the logits are divided by the temperature that predicts the held-out text best.
-
-    Returns:
-        What was measured; nats per character as `charedge score` counts them.
+        output: the folder to write, from `outputs.check_saved_model`; a SavedModel that is there is replaced, in one step where
+            the system has such a thing.
+        fit: whether the logits are divided by the temperature that predicts the held-out text best.
+        progress: called with reports.
 
     Raises:
-        CharedgeError: the run is not whole; `output` holds something else or cannot be written; or the SavedModel gives other
-            logits than the Keras model, and was not put in place.
+        CharedgeError: the run is damaged; `output` cannot be written; or the SavedModel gives other logits than the Keras model,
+            and was not put in place.
     """
-    place = _checked(output)
-    config, vocabulary, held_out = run.config(), run.vocabulary(), run.held_out()[:VERIFIED_CHARACTERS]
-    if len(held_out) < 2:
-        raise CharedgeError(f"{run.path} has no held-out text to verify with: copy the run folder again.")
-    progress(f"reading {run.path}")
+    place, ids = output.resolve(), held_out_ids(run, VERIFIED_CHARACTERS)
+    progress(Report("converting", message=f"converting {run.path} to a SavedModel"))
     hide_gpus()
-    tf.config.experimental.enable_tensor_float_32_execution(False)  # on a GPU it would round what is compared here
-    model = load_model(run)
-    if fit_temperature:
-        calibrate(model, run)
-    generator = OneStep(model, config, vocabulary, start_text(vocabulary, held_out))
-    signatures = {"serving_default": generator.serve, "step": generator.step}
-    ids = vocabulary.encode(held_out)
-    try:
-        with replacing(place) as folder:
-            progress("writing the SavedModel")
-            tf.saved_model.save(generator, str(folder), signatures=signatures)
-            progress(f"verifying over {len(ids):,} held-out characters")
-            exported = _measure(folder, model, ids)
-            if not exported.largest_logit_difference <= LOGIT_TOLERANCE:  # nor NaN
-                raise CharedgeError(
-                    f"{output} was not written: its logits differ by {exported.largest_logit_difference:g} from those of Keras, "
-                    f"and {LOGIT_TOLERANCE:g} is allowed; convert again, with the TensorFlow that the run was trained with."
-                )
-    except (OSError, tf.errors.OpError) as error:
-        raise CharedgeError(f"`output` {output} cannot be written ({_reason(error)}): choose another place.") from None
+    with _full_float32():
+        model = load_model(run)
+        if fit:
+            fit_temperature(model, run, progress)
+        generator = OneStep(model, run.config(), run.vocabulary(), start_text(run))
+        signatures = {"serving_default": generator.serve, "step": generator.step}
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(place) as folder:
+                tf.saved_model.save(generator, str(folder), signatures=signatures)
+                exported = _measure(folder, output, model, ids, progress)
+                if not exported.largest_logit_difference <= LOGIT_TOLERANCE:  # nor NaN
+                    raise CharedgeError(
+                        f"{output} was not written: its logits differ by {exported.largest_logit_difference:g} from those of "
+                        f"Keras, and {LOGIT_TOLERANCE:g} is allowed; convert again, with the TensorFlow that the run was trained "
+                        "with."
+                    )
+        except (OSError, tf.errors.OpError) as error:
+            raise CharedgeError(f"`output` {output} cannot be written ({_reason(error)}): choose another place.") from None
     return exported
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Matrix products in all bits of float32: TensorFloat-32, which a GPU has, would round what is compared here."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 class OneStep(tf.Module):
@@ -105,10 +112,11 @@ class OneStep(tf.Module):
 
     After `tf.saved_model.load` it has these functions:
 
-    - `generate_one_step(inputs: string [B], states: float32 [B, S], temperature: float32 [])` ->
-      (characters: string [B], states: float32 [B, S]). A row's state is the one after its own last character, however long
-      the other rows are. Characters are drawn from softmax(logits / temperature), at 0 the likeliest is taken; `[UNK]` is
-      never drawn. Raises `tf.errors.InvalidArgumentError` for a temperature that is negative or not finite.
+    - `generate_one_step(inputs: string [B], states: float32 [B, S] or None, temperature: float32 [] = 1.0)` ->
+      (characters: string [B], states: float32 [B, S]). Without states a text begins. A row's state is the one after its own
+      last character, however long the other rows are. Characters are drawn from softmax(logits / temperature), at 0 the
+      likeliest is taken; `[UNK]` is never drawn. Raises `tf.errors.InvalidArgumentError` for a temperature that is negative or
+      not finite.
     - `step(tokens: int32 [B, T], states: float32 [B, S])` -> {"logits": float32 [B, T, V], "states": float32 [B, S]}.
     - `zero_states(batch: int32 [])` -> float32 [batch, S]: what a text begins from.
     - `vocabulary()` -> string [V], the characters by token, and `normalization()` -> string [], the run's form.
@@ -131,23 +139,29 @@ class OneStep(tf.Module):
         self._skips = config.unknown == "skip"
         self._start_id = int(vocabulary.encode(start_text)[0])
         self._advance, self._logits = _advance_of(model, config), _logits_of(model, config)
-        self.generate_one_step = tf.function(self._generate_one_step, [texts, states, temperature])
-        self.serve = tf.function(self._serve, [texts, states, temperature])
-        self.step = tf.function(self._step, [tokens, states])
         self.zero_states = tf.function(lambda batch: tf.zeros([batch, size]), [tf.TensorSpec([], tf.int32)])
         self.vocabulary = tf.function(lambda: tf.constant(vocabulary.tokens), [])
         self.normalization = tf.function(lambda: tf.constant(config.normalization), [])
+        self.generate_one_step = tf.function(self._generate_one_step)
+        for given in (states, None):  # a SavedModel has what was traced
+            self.generate_one_step.get_concrete_function(texts, given, temperature)
+        self.serve = tf.function(self._serve, [texts, states, temperature])
+        self.step = tf.function(self._step, [tokens, states])
 
-    def _generate_one_step(self, inputs: tf.Tensor, states: tf.Tensor, temperature: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _generate_one_step(
+        self, inputs: tf.Tensor, states: tf.Tensor | None = None, temperature: tf.Tensor | float = 1.0
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         tokens, lengths = self._encode(inputs)
+        before = self.zero_states(tf.shape(inputs)[0]) if states is None else states
 
         def read(states: tf.Tensor, column: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
             tokens, place = column
             return tf.where(place < lengths[:, None], self._advance(states, tokens), states)
 
         columns = (tf.transpose(tokens), tf.range(tf.shape(tokens, tf.int64)[1]))
-        states = tf.foldl(read, columns, initializer=states)
-        return tf.gather(self.vocabulary(), _draw(self._logits(states), temperature)), states
+        after = tf.foldl(read, columns, initializer=before)
+        drawn = _draw(self._logits(after), tf.convert_to_tensor(temperature, tf.float32))
+        return tf.gather(self.vocabulary(), drawn), after
 
     def _serve(self, inputs: tf.Tensor, states: tf.Tensor, temperature: tf.Tensor) -> dict[str, tf.Tensor]:
         characters, states = self.generate_one_step(inputs, states, temperature)
@@ -211,8 +225,17 @@ def _draw(logits: tf.Tensor, temperature: tf.Tensor) -> tf.Tensor:
     return tf.argmax(logits + mask + temperature * tf.cast(noise, tf.float32), axis=1)
 
 
-def _measure(folder: Path, model: keras.Model, ids: np.ndarray) -> Exported:
-    """Load a SavedModel and step it through ids, int32 [n], a part at a time; the Keras model reads them in one."""
+def _measure(folder: Path, output: Path, model: keras.Model, ids: np.ndarray, progress: Progress) -> Exported:
+    """Load a SavedModel and step it through ids, a part at a time; the Keras model reads them in one.
+
+    Args:
+        folder: where the SavedModel is.
+        output: where it will be.
+        model: the Keras model.
+        ids: int32 [n].
+        progress: called with reports on the characters compared.
+    """
+    progress(Report("verifying", 0, len(ids), "characters"))
     loaded = tf.saved_model.load(str(folder))
     states, parts = loaded.zero_states(1), []
     expected = tf.function(model)({"tokens": ids[None], "state": states})["logits"][0].numpy()  # [n, V]
@@ -220,31 +243,15 @@ def _measure(folder: Path, model: keras.Model, ids: np.ndarray) -> Exported:
         outputs = loaded.step(ids[None, start : start + VERIFIED_AT_ONCE], states)
         states = outputs["states"]
         parts.append(outputs["logits"][0].numpy())
+        progress(Report("verifying", min(start + VERIFIED_AT_ONCE, len(ids)), len(ids), "characters"))
     logits = np.concatenate(parts)  # [n, V]
     return Exported(
+        folder=str(output),
         characters=len(ids),
         nats_per_character=float(nats_of(logits[:-1], ids[1:]).mean()),
         largest_logit_difference=float(np.abs(logits - expected).max()),
         bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
     )
-
-
-def _checked(output: Path) -> Path:
-    """Where the folder will be, links followed.
-
-    Raises:
-        CharedgeError: it could not be written there, which is better known before the work than after it.
-    """
-    place = output.resolve()
-    if place.exists() and not place.is_dir():
-        raise CharedgeError(f"`output` {output} is a file: give the name of a folder.")
-    if not place.parent.is_dir():
-        raise CharedgeError(f"`output` {output} is in a folder that does not exist: make {output.parent} first.")
-    if not os.access(place.parent, os.W_OK):
-        raise CharedgeError(f"`output` {output} cannot be written, {place.parent} is read-only: choose another place.")
-    if place.is_dir() and not is_saved_model(place) and any(place.iterdir()):
-        raise CharedgeError(f"`output` {output} is a folder that holds no SavedModel but other files: choose a new folder.")
-    return place
 
 
 def _reason(error: Exception) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from ..runtime.interpreter import quiet_stderr
+from ..runtime.progress import Progress, Report, no_progress
 from .graph import Graph, Tensor
 
 STREAMS = 64  # read side by side, each from a zero state
@@ -14,15 +13,13 @@ MIN_STREAM = 50  # characters
 SUMMED_STEPS = 16  # before their products are added up: one large one costs far less than many small ones
 
 
-def second_moments(
-    graph: Graph, ids: np.ndarray, progress: Callable[[int, int], object] = lambda characters, total: None
-) -> dict[Tensor, np.ndarray]:
+def second_moments(graph: Graph, ids: np.ndarray, progress: Progress = no_progress) -> dict[Tensor, np.ndarray]:
     """The mean of x x^T for the inputs x of every FULLY_CONNECTED.
 
     Args:
         graph: a float32 step graph.
         ids: int32 [n] of the text that the model was trained on.
-        progress: told how many characters were read, and of how many.
+        progress: called with reports on the characters read.
 
     Returns:
         float64 [inputs, inputs] for each matrix of weights.
@@ -50,5 +47,6 @@ def second_moments(
             for name, inputs in met.items():
                 x = np.concatenate(inputs)  # [steps x streams, inputs]
                 sums[name] += x.T @ x
-            progress(streams * min(start + SUMMED_STEPS, tokens.shape[1]), tokens.size)
+            done = streams * min(start + SUMMED_STEPS, tokens.shape[1])
+            progress(Report("calibrating int4", done, tokens.size, "characters"))
     return {weights: sums[names[source]] / tokens.size for weights, source in sources.items()}

@@ -11,19 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import keras
 import numpy as np
 from numpy.polynomial import Chebyshev
 from numpy.polynomial.chebyshev import chebpts1
 
-from ..runtime.cli import say
-from ..runtime.errors import CharedgeError
-from ..trainer.bars import Bars
+from ..runtime.progress import Progress, Report, no_progress
 from ..trainer.logits import read_text
 from ..trainer.model import LOGITS
 from ..trainer.run import Run
+from .read_run import held_out_ids
 
 MOST_LOGITS = 1_000_000_000
 """Logits that are computed for a fit, which bounds its time: 1,000,000 characters of a vocabulary of 1,000, 50,000 of 20,000."""
@@ -49,7 +47,7 @@ class Fit:
     """With the logits of each half of the text divided by the temperature that suits the other half best."""
 
 
-def fit_temperature(parts: Iterable[np.ndarray], targets: np.ndarray) -> Fit:
+def best_temperature(parts: Iterable[np.ndarray], targets: np.ndarray) -> Fit:
     """The temperature T at which softmax(logits / T) gives the targets of a text the least mean loss.
 
     It must help in both directions: fitted on either half of the text, it must lower the loss of the other half.
@@ -109,8 +107,13 @@ def divide_logits(model: keras.Model, temperature: float) -> None:
     layer.set_weights([weight / temperature for weight in layer.get_weights()])
 
 
-def calibrate(model: keras.Model, run: Run) -> float:
+def fit_temperature(model: keras.Model, run: Run, progress: Progress = no_progress) -> float:
     """Fit the temperature on a run's held-out text, and divide the logits of its model by it.
+
+    Args:
+        model: the run's, with its best weights.
+        run: the run.
+        progress: called with reports on the characters read, and with a message that says what was found.
 
     Returns:
         The temperature; 1.0 if none helps, and then the model stays as it is.
@@ -118,18 +121,18 @@ def calibrate(model: keras.Model, run: Run) -> float:
     Raises:
         CharedgeError: the run has no held-out text.
     """
-    ids = run.vocabulary().encode(run.held_out())[: 1 + MOST_LOGITS // model.get_layer(LOGITS).units]
-    if len(ids) < 2:
-        raise CharedgeError(f"{run.path} has no held-out text to fit a temperature on: copy the run folder again.")
-    with Bars("characters") as bars:
-        fit = fit_temperature(read_text(model, ids, partial(bars.show, "fitting the temperature")), ids[1:])
+    stage = "fitting the temperature"
+    ids = held_out_ids(run, 1 + MOST_LOGITS // model.get_layer(LOGITS).units)
+    parts = read_text(model, ids, lambda done, total: progress(Report(stage, done, total, "characters")))
+    fit = best_temperature(parts, ids[1:])
     over = f"over {len(ids) - 1:,} held-out characters"
     if fit.temperature == 1:
-        say(f"not dividing the logits: fitted on half of the held-out text, no temperature helps on the other half, {over}")
-        return 1.0
-    divide_logits(model, fit.temperature)
-    say(
-        f"dividing the logits by {fit.temperature:.3f}: {fit.before:.4f} -> {fit.after:.4f} nats {over} "
-        f"({fit.unseen:.4f} on each half when fitted on the other)"
-    )
+        message = f"not dividing the logits: fitted on half of the held-out text, no temperature helps on the other half, {over}"
+    else:
+        divide_logits(model, fit.temperature)
+        message = (
+            f"dividing the logits by {fit.temperature:.3f}: {fit.before:.4f} -> {fit.after:.4f} nats {over} "
+            f"({fit.unseen:.4f} on each half when fitted on the other)"
+        )
+    progress(Report(stage, message=message))
     return fit.temperature

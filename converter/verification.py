@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
 from ..runtime.interpreter import Step
 from ..runtime.manifest import PROBE_LENGTH, Probe, Verified
+from ..runtime.progress import Progress, Report, no_progress
 from ..runtime.scoring import log_softmax, score_ids
 
 DECIMALS = 6  # of what goes into the manifest, so that a last bit of arithmetic does not change the file
+BLOCK = 1000  # characters between two reports
 
 
 @dataclass(frozen=True)
-class Measurement:
+class Measurement(Verified):
     """A file's quality and speed on one interpreter."""
 
-    quality: Verified
-    microseconds_per_character: float
-    """Of the step alone: tokens in, logits out."""
+    microseconds_per_character: float = field(kw_only=True)
+    """Of the step alone: tokens in, logits out. It is not recorded in the file: the same run gives the same bytes."""
+
+    @property
+    def quality(self) -> Verified:
+        """What the file records."""
+        return Verified(**{name.name: getattr(self, name.name) for name in fields(Verified)})
 
 
 class Comparison:
@@ -33,7 +39,7 @@ class Comparison:
         self._nats, self._reference_nats, self._divergence, self._difference = 0.0, 0.0, 0.0, 0.0
 
     def add(self, ids: np.ndarray, reference: np.ndarray) -> None:
-        """Go on with some more of the text.
+        """Read the next part of the text.
 
         Args:
             ids: int32 [n + 1], the last one being only predicted; it begins the next part.
@@ -57,7 +63,7 @@ class Comparison:
         def mean(total: float) -> float:
             return round(total / self._predictions, DECIMALS)
 
-        quality = Verified(
+        return Measurement(
             interpreter=self._step.interpreter.name,
             version=self._step.interpreter.version,
             characters=self._predictions + 1,
@@ -66,15 +72,15 @@ class Comparison:
             kl_divergence=max(0.0, mean(self._divergence)),
             top_1_agreement=mean(self._agreements),
             largest_logit_difference=round(self._difference, DECIMALS),
+            microseconds_per_character=round(self._seconds / self._predictions * 1e6, 1),
         )
-        return Measurement(quality, self._seconds / self._predictions * 1e6)
 
 
 def measure(
     candidates: Sequence[Sequence[Step]],
     ids: np.ndarray,
     reference: Iterable[np.ndarray],
-    progress: Callable[[int, int], object] = lambda characters, total: None,
+    progress: Progress = no_progress,
 ) -> list[list[Measurement]]:
     """Compare files with the Keras model, each on every interpreter that it is meant for.
 
@@ -82,20 +88,28 @@ def measure(
         candidates: for each file its step, once for each interpreter.
         ids: int32 [n], n at least 2.
         reference: the Keras model's logits after each id but the last, in parts of float32 [any, V].
-        progress: called with the characters compared, and how many there are.
+        progress: called with reports on the characters compared.
 
     Returns:
         For each file a measurement on each interpreter.
     """
     comparisons = [[Comparison(step) for step in steps] for steps in candidates]
     position = 0
-    for logits in reference:
+    progress(Report("verifying", 0, len(ids), "characters"))
+    for logits in _blocks(reference):
         part = ids[position : position + len(logits) + 1]
         for comparison in (c for of_file in comparisons for c in of_file):
             comparison.add(part, logits)
         position += len(logits)
-        progress(position + 1, len(ids))
+        progress(Report("verifying", position + 1, len(ids), "characters"))
     return [[comparison.measurement() for comparison in of_file] for of_file in comparisons]
+
+
+def _blocks(parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The rows of some arrays, at most `BLOCK` at a time."""
+    for part in parts:
+        for start in range(0, len(part), BLOCK):
+            yield part[start : start + BLOCK]
 
 
 def record_probe(step: Step, ids: np.ndarray, tolerance: float) -> Probe:

@@ -74,7 +74,7 @@ def _load_arrays(path):
 
 
 if __name__ == "__main__":
-    from charedge.converter.quantization import PROFILES
+    from charedge.converter.profiles import PROFILES
 
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)

@@ -1,6 +1,7 @@
 """`charedge convert` on runs that `charedge train` made."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -95,14 +96,19 @@ def test_mixed_precision_weights_convert(converted):
     assert "next: charedge generate" in made.stdout
 
 
-def test_the_table_shows_quality_and_speed(converted):
-    lines = converted("int8").stdout.splitlines()
-    assert lines[0].split()[:2] == ["file", "bytes"]
-    for heading in ("nats/char", "against Keras", "KL divergence", "same top-1", "largest logit", "us/char"):
-        assert heading in lines[0]
-    assert lines[1].startswith("Keras")
-    assert "ai-edge-litert" in lines[2]
-    assert lines[3].startswith("next: charedge generate")
+def test_the_table_shows_quality_and_speed_and_fits_a_terminal(converted, process, tmp_path):
+    path = tmp_path / f"{'a long name of a model ' * 3}.tflite"
+    result = process("convert", converted("int8").run, "--output", path)
+    headings, keras, file, measured, following = result.stdout.splitlines()
+    assert headings.split("  ")[-1] == "us/char"
+    for heading in ("nats/char", "vs Keras", "KL div.", "top-1", "logits"):
+        assert heading in headings
+    assert keras.startswith("Keras")
+    assert file == f"{path.name}: int8, {path.stat().st_size:,} bytes"
+    assert measured.startswith("  ai-edge-litert")
+    assert len(measured.split()) == 8
+    assert max(map(len, (headings, keras, measured))) < 80
+    assert shlex.split(following) == ["next:", "charedge", "generate", str(path)]
 
 
 def test_every_quantization_is_converted_and_compared(converted, process, charedge, tmp_path):
@@ -195,7 +201,7 @@ def test_bad_input_is_one_sentence(converted, charedge, tmp_path):
         ((empty, "--output", fine), 1, "not a whole run folder"),
         ((tmp_path / "missing", "--output", fine), 1, "not a run folder"),
         ((run, "--output", tmp_path), 1, "is a folder"),
-        ((run, "--output", tmp_path / "no" / "m.tflite"), 1, "does not exist"),
+        ((run, "--output", file / "m.tflite"), 1, "is not a folder"),
         ((run, "--output", fine, "--quantization", "int3"), 2, "int3"),
         ((run, "--output", fine, "--tolerance", "nan"), 2, "--tolerance"),
         ((run,), 2, "--output"),
@@ -214,15 +220,15 @@ def test_bad_input_is_one_sentence(converted, charedge, tmp_path):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--all", "out", "--output", "m.tflite"), "--output means nothing with --all"),
-        (("--all", "out", "--quantization", "int8"), "--quantization means nothing with --all"),
+        (("--all", "out", "--output", "m.tflite"), "--output has no effect with --all"),
+        (("--all", "out", "--quantization", "int8"), "--quantization has no effect with --all"),
         (
             ("--format", "saved-model", "--output", "out", "--tolerance", "0.1"),
-            "--tolerance means nothing with --format saved-model",
+            "--tolerance has no effect with --format saved-model",
         ),
-        (("--format", "saved-model", "--output", "out", "--license", "MIT"), "--license means nothing with --format saved-model"),
-        (("--format", "saved-model", "--all", "out"), "--all means nothing with --format saved-model"),
-        ((), "give either --output MODEL or --all DIR"),
+        (("--format", "saved-model", "--output", "out", "--license", "MIT"), "--license has no effect with --format saved-model"),
+        (("--format", "saved-model", "--all", "out"), "--all has no effect with --format saved-model"),
+        ((), "--output is missing: give either --output MODEL or --all DIR"),
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused(charedge, converted, options, told):

@@ -161,7 +161,7 @@ def damage_alignment(graph):
 def test_a_wrong_structure_is_noticed_before_anything_runs_it(models, damage):
     import flatbuffers
     from charedge.converter.check import StructureError, check_structure
-    from charedge.converter.quantization import PROFILES
+    from charedge.converter.profiles import PROFILES
 
     flatbuffer = read(models(quantization="int8").path)[1]
     check_structure(flatbuffer, PROFILES["int8"])
@@ -175,7 +175,7 @@ def test_a_wrong_structure_is_noticed_before_anything_runs_it(models, damage):
 
 def test_a_file_is_not_called_portable_if_it_is_not(models):
     from charedge.converter.check import StructureError, check_structure
-    from charedge.converter.quantization import PROFILES
+    from charedge.converter.profiles import PROFILES
 
     with pytest.raises(StructureError, match="interpreters"):
         check_structure(read(models(quantization="int4").path)[1], PROFILES["int8"])

@@ -6,7 +6,8 @@ import reference
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from ai_edge_quantizer import qtyping, quantizer
 from charedge.converter.graph import Graph
-from charedge.converter.quantization import PROFILES, quantize
+from charedge.converter.profiles import PROFILES
+from charedge.converter.quantization import quantize
 from charedge.converter.rounding import gptq, octav_scale
 from charedge.converter.second_moments import second_moments
 from charedge.converter.step import Weights, build_step

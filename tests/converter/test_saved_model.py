@@ -23,18 +23,33 @@ WRITE = """
 import os, signal, sys
 from pathlib import Path
 import keras, tensorflow as tf
-from charedge.converter.saved_model import write_saved_model
-from charedge.trainer.run import Run
+from charedge.converter.convert import export_saved_model
 
-def die_verifying(told):
-    if "verifying" in told:
+def die_verifying(report):
+    if report.stage == "verifying":
         os.kill(os.getpid(), signal.SIGKILL)
 
 keras.utils.set_random_seed(1)
 tf.config.experimental.enable_op_determinism()
-run, output = Run(Path(sys.argv[1])), Path(sys.argv[2])
-write_saved_model(run, output)
-write_saved_model(run, output, die_verifying)
+run, output = Path(sys.argv[1]), Path(sys.argv[2])
+export_saved_model(run, output)
+export_saved_model(run, output, progress=die_verifying)
+"""
+# The loop of TensorFlow's text generation tutorial, as it stands there behind `tf.saved_model.load`.
+TUTORIAL = """
+import sys
+import tensorflow as tf
+
+one_step_reloaded = tf.saved_model.load(sys.argv[1])
+states = None
+next_char = tf.constant(['ROMEO:'])
+result = [next_char]
+
+for n in range(100):
+  next_char, states = one_step_reloaded.generate_one_step(next_char, states=states)
+  result.append(next_char)
+
+print(tf.strings.join(result)[0].numpy().decode("utf-8"))
 """
 PLAIN_TENSORFLOW = """
 import json, sys
@@ -111,12 +126,12 @@ def export(make_run, tmp_path_factory):
         key = repr(options)
         if key not in made:
             import tensorflow as tf
-            from charedge.converter.convert import read_weights
-            from charedge.converter.saved_model import write_saved_model
+            from charedge.converter.convert import export_saved_model
+            from charedge.converter.read_run import read_weights
             from charedge.trainer.model import load_model
 
             run, path = make_run(**options), tmp_path_factory.mktemp("exported") / "model"
-            measured = write_saved_model(run, path)
+            measured = export_saved_model(run, path)
             weights = read_weights(load_model(run), run.config())
             loaded = tf.saved_model.load(str(path))
             made[key] = SimpleNamespace(run=run, path=path, measured=measured, weights=weights, loaded=loaded)
@@ -130,9 +145,9 @@ def write(tmp_path):
     """A function that writes a run's SavedModel to a name in an empty folder."""
 
     def call(run, name="model", **options):
-        from charedge.converter.saved_model import write_saved_model
+        from charedge.converter.convert import export_saved_model
 
-        return write_saved_model(run, tmp_path / name, **options)
+        return export_saved_model(run, tmp_path / name, **options)
 
     return call
 
@@ -164,6 +179,49 @@ def test_plain_tensorflow_writes_what_the_tflite_file_writes(converted, charedge
     assert texts.alone == of_file
 
 
+def test_the_loop_of_tensorflows_tutorial_runs_as_it_is(written):
+    result = subprocess.run([sys.executable, "-c", TUTORIAL, written.path], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("ROMEO:")
+    assert len(result.stdout) == len("ROMEO:") + 100 + len("\n")
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=["gru", "lstm"])
+def test_without_states_a_text_begins_from_zeros(export, shape):
+    made = export(**shape)
+    zeros = made.loaded.zero_states(len(TEXTS))
+    characters, states = greedy(made.loaded, TEXTS, zeros)
+    found, after = made.loaded.generate_one_step(TEXTS, None, 0.0)
+    assert [c.decode() for c in found.numpy()] == characters
+    np.testing.assert_array_equal(after, states)
+
+
+def test_without_a_temperature_characters_are_drawn_at_1(export):
+    made, rows = export(**SHAPES[0]), 20_000
+    characters, _ = made.loaded.generate_one_step(["ab"] * rows)
+    counts = {token.decode(): count for token, count in zip(*np.unique(characters.numpy(), return_counts=True), strict=True)}
+    probabilities = reference.distribution(reference.run_model(made.weights, ids_of("ab"))[0][-1], temperature=1.0)[1:]
+    drawn = np.array([counts.get(c, 0) for c in CHARACTERS])
+    allowed = 5 * np.sqrt(rows * probabilities * (1 - probabilities)) + 10
+    assert (np.abs(drawn - rows * probabilities) <= allowed).all()
+
+
+@pytest.mark.parametrize("given", ["positions", "names", "an integer", "tensors"])
+def test_states_and_temperature_may_be_given_in_any_way(export, given):
+    import tensorflow as tf
+
+    made = export(**SHAPES[1])
+    before = random_states(made.weights, 2)
+    step = made.loaded.generate_one_step
+    _, states = {
+        "positions": lambda: step(["a", "bc"], before, 0.0),
+        "names": lambda: step(inputs=tf.constant(["a", "bc"]), states=before, temperature=0.0),
+        "an integer": lambda: step(["a", "bc"], states=tf.constant(before), temperature=0),
+        "tensors": lambda: step(tf.constant(["a", "bc"]), tf.constant(before), tf.constant(0.0)),
+    }[given]()
+    np.testing.assert_allclose(states, expected_states(made.weights, [ids_of("a"), ids_of("bc")], before), atol=1e-5)
+
+
 def test_a_batch_of_prompts_of_different_lengths_writes_what_each_writes_alone(texts):
     assert texts.batch == texts.alone
 
@@ -178,12 +236,12 @@ def test_nothing_goes_to_stdout(written):
 
 def test_what_a_killed_process_left_is_cleared_and_what_it_was_to_replace_is_whole(written, export, make_run, tmp_path):
     import tensorflow as tf
-    from charedge.converter.saved_model import write_saved_model
+    from charedge.converter.convert import export_saved_model
 
     shutil.copytree(written.path.parent, tmp_path, dirs_exist_ok=True)
     assert len(list(tmp_path.glob(".charedge-*"))) == 1
     assert tf.saved_model.load(str(tmp_path / "model")).normalization() == "NFC"
-    write_saved_model(export(**SHAPES[0]).run, tmp_path / "model")
+    export_saved_model(export(**SHAPES[0]).run, tmp_path / "model")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert tf.saved_model.load(str(tmp_path / "model")).normalization() == "NFD"
 
@@ -240,7 +298,7 @@ def test_characters_are_drawn_from_the_softmax_and_never_the_unknown_token(expor
     counts = {token.decode(): count for token, count in zip(*np.unique(characters.numpy(), return_counts=True), strict=True)}
     assert set(counts) <= set(CHARACTERS)
     logits = reference.run_model(made.weights, ids_of("ab"))[0][-1]
-    probabilities = reference.distribution(logits, temperature)[1:]
+    probabilities = reference.distribution(logits, temperature=temperature)[1:]
     drawn = np.array([counts.get(c, 0) for c in CHARACTERS])
     allowed = 5 * np.sqrt(rows * probabilities * (1 - probabilities)) + 10
     assert (np.abs(drawn - rows * probabilities) <= allowed).all()
@@ -282,6 +340,7 @@ def test_it_says_its_vocabulary_and_normalisation_and_where_a_text_begins(export
 def test_what_was_measured_is_told(export, shape):
     made = export(**shape)
     ids = ids_of((made.run.path / "held_out.txt").read_text(encoding="utf-8")[:1000])
+    assert made.measured.folder == str(made.path)
     assert made.measured.characters == 1000
     assert made.measured.nats_per_character == pytest.approx(reference.nats_per_character(made.weights, np.array(ids)), abs=1e-4)
     assert 0 <= made.measured.largest_logit_difference < 1e-4
@@ -292,7 +351,7 @@ def test_a_held_out_text_that_is_short_is_enough_and_none_is_refused(make_run, w
     from charedge.runtime.errors import CharedgeError
 
     assert write(make_run(held_out_characters=130)).characters == 130
-    with pytest.raises(CharedgeError, match="no held-out text"):
+    with pytest.raises(CharedgeError, match=r"has no text in its held_out\.txt"):
         write(make_run(held_out_characters=1), "other")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
@@ -338,10 +397,10 @@ def test_what_is_not_a_saved_model_is_refused_and_stays(export, write, tmp_path)
     (tmp_path / "folder" / "diary.txt").write_text("mine")
     before = sorted(tmp_path.rglob("*"))
     for name, match in (
-        ("file", r"--output .*file is a file: give"),
-        ("folder", r"--output .*folder is a folder that holds no SavedModel .*: choose"),
-        ("no/model", r"--output .* is in a folder that does not exist: make"),
-        ("n" * 255, r"--output .*n cannot be written \(File name too long\): choose"),
+        ("file", r"`output` .*file is a file: give"),
+        ("folder", r"`output` .*folder is a folder that holds no SavedModel .*: choose"),
+        ("file/model", r"`output` .*model cannot be written, .*file is not a folder: choose"),
+        ("n" * 256, r"`output` .*n cannot be written \(File name too long\): choose"),
     ):
         with pytest.raises(CharedgeError, match=match):
             write(export(**SHAPES[0]).run, name)
@@ -382,8 +441,8 @@ def test_one_that_differs_from_keras_is_not_put_in_place(export, write, tmp_path
 
 
 def test_an_interrupt_leaves_nothing(export, write, tmp_path):
-    def interrupt(told):
-        if "verifying" in told:
+    def interrupt(report):
+        if report.stage == "verifying":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import reference
 from ai_edge_litert.interpreter import Interpreter
-from charedge.converter.quantization import PROFILES, quantize
+from charedge.converter.profiles import PROFILES
+from charedge.converter.quantization import quantize
 from charedge.converter.step import Weights, build_step
 
 

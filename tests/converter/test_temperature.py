@@ -35,11 +35,11 @@ def drawn(random, length, size, spread=2.0):
 @pytest.mark.parametrize("right", [0.6, 1.7])
 def test_the_temperature_is_the_one_of_least_loss(right, size):
     """Targets are drawn from logits, which are then given too large or too small, in parts of any length."""
-    from charedge.converter.temperature import fit_temperature
+    from charedge.converter.temperature import best_temperature
 
     logits, targets = drawn(np.random.default_rng(3), 4_001, size)
     logits *= right
-    fit = fit_temperature(np.split(logits, [1, 1500, 1500, 2700]), targets)
+    fit = best_temperature(np.split(logits, [1, 1500, 1500, 2700]), targets)
     assert fit.temperature == pytest.approx(right, rel=0.1)
     assert fit.temperature == pytest.approx(best(logits, targets), rel=0.002)
     assert fit.before == pytest.approx(loss(logits, targets, 1), abs=1e-5)
@@ -52,34 +52,34 @@ def test_the_temperature_is_the_one_of_least_loss(right, size):
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_temperature_stays_within_bounds(sign):
     """Logits that are always right want to be infinite, ones that are always wrong to vanish."""
-    from charedge.converter.temperature import fit_temperature
+    from charedge.converter.temperature import best_temperature
 
     targets = np.arange(50) % 3
-    fit = fit_temperature([(sign * 5 * np.eye(3)[targets]).astype(np.float32)], targets)
+    fit = best_temperature([(sign * 5 * np.eye(3)[targets]).astype(np.float32)], targets)
     assert fit.temperature == pytest.approx({1: 0.25, -1: 4.0}[sign], rel=0.05)  # the loss is 1e-8 there
 
 
 def test_no_temperature_is_taken_that_does_not_help_on_text_it_was_not_fitted_on():
     """Halves that want opposite temperatures: the best for both together gains on them, and tells nothing of a third."""
-    from charedge.converter.temperature import fit_temperature
+    from charedge.converter.temperature import best_temperature
 
     logits, targets = drawn(np.random.default_rng(4), 2_000, 9)
     logits[:1000] *= 0.6
     logits[1000:] *= 3
     assert loss(logits, targets, best(logits, targets)) < loss(logits, targets, 1) - 0.05
-    fit = fit_temperature([logits], targets)
+    fit = best_temperature([logits], targets)
     assert fit.temperature == 1
     assert fit.unseen > fit.before
 
 
 def test_of_many_short_texts_none_is_fitted_against_one_of_its_halves():
-    from charedge.converter.temperature import fit_temperature
+    from charedge.converter.temperature import best_temperature
 
     random, fitted = np.random.default_rng(6), 0
     for _ in range(60):
         logits, targets = drawn(random, random.integers(2, 60), 5)
         logits *= random.choice([0.8, 1.0, 1.2])
-        fit, half = fit_temperature([logits], targets), len(targets) // 2
+        fit, half = best_temperature([logits], targets), len(targets) // 2
         if fit.temperature != 1:
             fitted += 1
             first, second = (logits[:half], targets[:half]), (logits[half:], targets[half:])
@@ -90,27 +90,27 @@ def test_of_many_short_texts_none_is_fitted_against_one_of_its_halves():
 
 @pytest.mark.parametrize("length", [1, 2])
 def test_a_text_that_is_too_short_to_check_is_left_alone(length):
-    from charedge.converter.temperature import fit_temperature
+    from charedge.converter.temperature import best_temperature
 
     logits = np.array([[3.0, 0.0], [0.0, -3.0]], np.float32)[:length]
-    assert fit_temperature([logits], np.array([0, 1])[:length]).temperature == 1
+    assert best_temperature([logits], np.array([0, 1])[:length]).temperature == 1
 
 
 def test_logits_that_are_not_finite_are_left_alone():
-    from charedge.converter.temperature import fit_temperature
+    from charedge.converter.temperature import best_temperature
 
     logits, targets = drawn(np.random.default_rng(3), 100, 5)
     logits[70] = np.nan
-    assert fit_temperature([3 * logits], targets).temperature == 1
+    assert best_temperature([3 * logits], targets).temperature == 1
 
 
 def test_memory_does_not_grow_with_the_text():
-    from charedge.converter.temperature import fit_temperature
+    from charedge.converter.temperature import best_temperature
 
     def peak(parts):
         logits, targets = drawn(np.random.default_rng(1), 500, 200)
         tracemalloc.start()
-        fit_temperature((logits.copy() for _ in range(parts)), np.tile(targets, parts))
+        best_temperature((logits.copy() for _ in range(parts)), np.tile(targets, parts))
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return found

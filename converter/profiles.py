@@ -1,0 +1,63 @@
+"""The quantisations that a model file can have, as a table: how each stores the weights, and where it was tested."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Storage = Literal["float32", "float16", "int8", "int4"]
+
+PORTABLE = {"ai-edge-litert": "2.3.0", "tflite-runtime": "2.14.0"}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How the weights are stored, and where a file stored so was seen to be right."""
+
+    description: str
+    inner: Storage
+    """Of the matrices that multiply a recurrent state inside the layers: nearly all of the model."""
+    outer: Storage
+    """Of the rest: the input table or embedding, the first layer's input matrix, the output layer."""
+    interpreters: dict[str, str]
+    """The lowest version of each interpreter that the profile was tested on; a device with another one is refused."""
+    tolerance: float
+    """How many nats per character the file may lose against the Keras model before `convert` refuses to write it."""
+    probe_tolerance: float
+    """How far the probe's loss may differ between processors and interpreters: far less than a wrong kernel makes it."""
+
+
+PROFILES: dict[str, Profile] = {
+    "float32": Profile(
+        "the trained weights as they are",
+        inner="float32",
+        outer="float32",
+        interpreters=PORTABLE,
+        tolerance=0.001,
+        probe_tolerance=0.001,
+    ),
+    "float16": Profile(
+        "half-precision weights, made float32 when the file is loaded: half the bytes to send, the memory and speed of float32",
+        inner="float16",
+        outer="float16",
+        interpreters=PORTABLE,
+        tolerance=0.001,
+        probe_tolerance=0.001,
+    ),
+    "int8": Profile(
+        "8-bit weights, a scale for each output, float arithmetic around them (dynamic range); runs everywhere",
+        inner="int8",
+        outer="int8",
+        interpreters=PORTABLE,
+        tolerance=0.01,
+        probe_tolerance=0.02,
+    ),
+    "int4": Profile(
+        "4-bit recurrent weights, a scale for each output, the rest 8-bit: the smallest and fastest; LiteRT with XNNPACK only",
+        inner="int4",
+        outer="int8",
+        interpreters={"ai-edge-litert": "2.3.0"},
+        tolerance=0.02,
+        probe_tolerance=0.02,
+    ),
+}
