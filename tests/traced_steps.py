@@ -10,6 +10,7 @@ import sys
 import keras
 import numpy as np
 import tensorflow as tf
+from charedge.trainer import weight_noise
 from charedge.trainer.distribution import deal
 from charedge.trainer.loop import CUDNN_LAYERS
 from charedge.trainer.model import build_model, state_size
