@@ -39,7 +39,16 @@ MODEL = Annotated[
     typer.Argument(
         metavar="MODEL",
         callback=find_model,
-        help=f"A .tflite file made by `charedge convert`, or one that comes with charedge: {', '.join(NAMES)}.",
+        help=f"A .tflite file made by `charedge convert`, or a bundled model: {', '.join(NAMES)}.",
+        show_default=False,
+    ),
+]
+GENERATOR = Annotated[
+    Path,
+    typer.Argument(
+        metavar="[MODEL]",
+        callback=find_model,
+        help=f"A .tflite file made by `charedge convert`, or a bundled model: {', '.join(NAMES)}.  [default: {NAMES[0]}]",
         show_default=False,
     ),
 ]
@@ -48,28 +57,28 @@ INTERPRETER = Annotated[
     str | None,
     typer.Option("--interpreter", metavar="NAME", help="ai-edge-litert or tflite-runtime.  [default: the first that fits]"),
 ]
-STRICT = Annotated[bool, typer.Option("--strict", help="Refuse characters that the model does not know, rather than skip them.")]
+STRICT = Annotated[bool, typer.Option("--strict", help="Refuse characters outside the vocabulary instead of skipping them.")]
 
 
 @app.command()
 def generate(
-    model: MODEL = DEFAULT,
-    prompt: Annotated[str | None, typer.Option(help=r"The text to continue; \n, \t and \uXXXX are understood.")] = None,
+    model: GENERATOR = DEFAULT,
+    prompt: Annotated[str | None, typer.Option(help=r"Text to continue; \n, \t and \uXXXX are escapes.")] = None,
     prompt_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Read the prompt from a file, or - for stdin.")] = None,
-    length: Annotated[int, typer.Option(help="How many characters to write at most.")] = 500,
-    temperature: Annotated[float, typer.Option(help="Below 1 safer, above 1 wilder; 0 takes the likeliest character.")] = 0.8,
-    top_k: Annotated[int, typer.Option(help="Draw from the k likeliest characters; 0 is off.")] = 0,
-    top_p: Annotated[float, typer.Option(help="Draw from the likeliest characters of this total probability; 1 is off.")] = 1.0,
-    min_p: Annotated[float, typer.Option(help="Draw from characters this times as likely as the likeliest; 0 is off.")] = 0.0,
+    length: Annotated[int, typer.Option(help="Most characters to write.")] = 500,
+    temperature: Annotated[float, typer.Option(help="Below 1 safer, above 1 more varied; 0 takes the top character.")] = 0.8,
+    top_k: Annotated[int, typer.Option(help="Keep the k most likely characters; 0 is off.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Keep the most likely characters of this total probability; 1 is off.")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="Keep characters at least this fraction as likely as the top one; 0 is off.")] = 0.0,
     repetition_penalty: Annotated[float, typer.Option(help="Make recent characters less likely; 1 is off.")] = 1.0,
-    repetition_window: Annotated[int, typer.Option(help="How many characters are recent.")] = 64,
+    repetition_window: Annotated[int, typer.Option(help="Number of recent characters that --repetition-penalty counts.")] = 64,
     banned: Annotated[str, typer.Option("--ban", metavar="CHARACTERS", help="Characters that are never written.")] = "",
     logit_bias: Annotated[list[str] | None, typer.Option(metavar="C=VALUE", help="Add to a character's logit; repeatable.")] = None,
-    stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End before this text; repeatable.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Stop before this text; repeatable.")] = None,
     pattern: Annotated[str | None, typer.Option(metavar="REGEX", help="Write text that matches a regular expression.")] = None,
     session: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the text's state in FILE, and resume from it.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.  [default: another each time]")] = None,
-    samples: Annotated[int, typer.Option(help=f"How many texts to write, separated by a line {SAMPLE_SEPARATOR}.")] = 1,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.  [default: random]")] = None,
+    samples: Annotated[int, typer.Option(help=f"Number of texts, separated by a line {SAMPLE_SEPARATOR}.")] = 1,
     no_echo: Annotated[bool, typer.Option("--no-echo", help="Leave the prompt out of the output.")] = False,
     strict: STRICT = False,
     threads: THREADS = 1,
@@ -234,7 +243,7 @@ def _nothing(text: str) -> None:
 
 @app.command()
 def info(model: MODEL, as_json: JSON = False) -> None:
-    """Show what a model file says of itself."""
+    """Show the metadata of a model file."""
     from .model_file import read_model_file
 
     contents = read_model_file(model)
@@ -276,7 +285,7 @@ def _plain(value: Any) -> str:
 
 @app.command()
 def verify(model: MODEL, threads: THREADS = 1, interpreter: INTERPRETER = None, as_json: JSON = False) -> None:
-    """Check that a model file is whole and works on this machine as it did where it was made."""
+    """Check that a model file is intact and works on this machine as it did on the workstation."""
     from .interpreter import Step
     from .model_file import read_model_file
     from .scoring import run_probe
@@ -317,7 +326,7 @@ def score(
     interpreter: INTERPRETER = None,
     as_json: JSON = False,
 ) -> None:
-    """Measure how well a model predicts a text, in nats and bits a character."""
+    """Measure how well a model predicts a text, in nats and bits per character."""
     from .model import load
 
     loaded = load(model, threads, interpreter)
@@ -370,7 +379,7 @@ def _score_lines(model: Model, file: Path, strict: bool, as_json: bool) -> None:
 @app.command()
 def bench(
     model: MODEL,
-    characters: Annotated[int, typer.Option(help="How many characters to generate for each figure.")] = 2000,
+    characters: Annotated[int, typer.Option(help="Characters to generate for each figure.")] = 2000,
     interpreter: INTERPRETER = None,
     as_json: JSON = False,
 ) -> None:
