@@ -1,16 +1,33 @@
-"""The models that come with the package, by name."""
+"""The bundled models, by name."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from .errors import CharedgeError
 
 FOLDER = Path(__file__).parent / "models"
 NAMES = ("shakespeare", "shakespeare-tiny")
-"""The first one writes where no model is given."""
+"""The first one is the default of `charedge generate`."""
 DEFAULT = FOLDER / f"{NAMES[0]}.tflite"
 
 
 def find_model(model: str | Path) -> Path:
-    """The file that a path or a name stands for: a regular file of that name goes before a model that comes with the package."""
-    path, bundled = Path(model), FOLDER / f"{model}.tflite"
-    return bundled if str(model) in NAMES and not path.is_file() else path
+    """The file that a path or a name stands for: a regular file of that name goes before a bundled model.
+
+    Raises:
+        CharedgeError: it is a plain name, and there is neither a file nor a bundled model of that name.
+    """
+    path, name = Path(model), str(model)
+    if name in NAMES and not path.is_file():
+        return FOLDER / f"{name}.tflite"
+    if name and not path.suffix and os.sep not in name and "\0" not in name and not os.path.lexists(path):
+        from difflib import get_close_matches
+
+        names = dict.fromkeys([*get_close_matches(name, NAMES, cutoff=0.4), *NAMES])  # the nearest first
+        raise CharedgeError(
+            f"{name!r} is neither a file nor a bundled model ({', '.join(names)}): give one of these; a text to continue is given "
+            "with `prompt`."
+        )
+    return path

@@ -25,10 +25,12 @@ from .text import read_chunks, split_lines
 if TYPE_CHECKING:
     from .model import Model
     from .saved_text import SavedText
+    from .vocabulary import Vocabulary
 
 app = typer.Typer(**PLAIN)
 
 SAMPLE_SEPARATOR = "----"
+SHOWN_TOKENS = 80
 MAX_SAMPLES = 10_000
 MAX_CHARACTERS = 10_000_000  # of a benchmark, which keeps the time of each
 TOLD_CHARACTERS, TOLD_SECONDS = 10_000, 10.0
@@ -160,6 +162,8 @@ def _write_pieces(pieces: Iterator[str], take: Callable[[str], object], saved: S
                     if saved.due or request.number is not None:
                         _hand_over(saved)
                 if request.number is not None:
+                    if at_once:
+                        take("\n")
                     raise Interrupted(request.number)
                 piece = next(pieces, None)
             if saved is not None:
@@ -269,10 +273,17 @@ def info(model: MODEL, as_json: JSON = False) -> None:
             for v in manifest.verified
         ),
         *(("training", f"{key.replace('_', ' ')}: {_plain(value)}") for key, value in manifest.training.items()),
-        ("vocabulary", "".join(contents.vocabulary.to_bytes().decode().split("\n")[1:81])),
+        ("vocabulary", _shown_vocabulary(contents.vocabulary)),
     ]
     for label, value in rows:
         print(f"{label:<12} {value}")
+
+
+def _shown_vocabulary(vocabulary: Vocabulary) -> str:
+    """The tokens, escaped as in vocabulary.txt, as many as fit on a line or two."""
+    tokens = vocabulary.to_bytes().decode().split("\n")[1:-1]
+    more = len(tokens) - SHOWN_TOKENS
+    return "".join(tokens[:SHOWN_TOKENS]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _plain(value: Any) -> str:

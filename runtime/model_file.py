@@ -73,6 +73,8 @@ def read_model_file(path: str | Path) -> ModelFile:
         status = path.stat()
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from None
+    if (path / "config.json").is_file():
+        raise CharedgeError(f"{path} is a run folder: convert it first, with `charedge convert`.")
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         raise CharedgeError(f"{path} is not a regular file: copy the model into one.")  # a pipe or a device may never end
     try:

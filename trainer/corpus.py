@@ -7,6 +7,7 @@ import hashlib
 import os
 import stat
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,9 +17,12 @@ from typing import BinaryIO
 
 from ..runtime.errors import CharedgeError
 from ..runtime.files import write_atomically
+from ..runtime.progress import Progress, Report, no_progress
 from ..runtime.text import Normalization, decode_blocks, normalized_chunks, unreadable
 
 BLOCK_BYTES = 1 << 20
+TEXT_SUFFIXES = (".txt", ".md", ".rst")
+"""Of the files that are read in a folder; each may be compressed, with `.gz` after it."""
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -111,24 +115,33 @@ class Source:
             raise unreadable(Path(self.name), error) from None
 
 
-def find_sources(names: Sequence[str]) -> list[Source]:
-    """The files that some files, folders (their *.txt and *.txt.gz, sorted by path) and named corpora stand for, in order.
+def find_sources(names: Sequence[str], progress: Progress = no_progress) -> list[Source]:
+    """The files that some files, folders (their texts, sorted by path) and named corpora stand for, in order.
+
+    Args:
+        names: of any of these.
+        progress: gets a message on what each folder holds.
 
     Raises:
         CharedgeError: one is missing, or a named one cannot be downloaded.
     """
-    return [source for name in names for source in _find(name)]
+    return [source for name in names for source in _find(name, progress)]
 
 
-def _find(name: str) -> list[Source]:
+def _find(name: str, progress: Progress) -> list[Source]:
     """What exists on disk goes before a name."""
     if not name:
-        raise CharedgeError(f"CORPUS is an empty string: give a path, or one of {', '.join(NAMED)}.")
+        raise CharedgeError(f"`corpus` is an empty string: give a path, or one of {', '.join(NAMED)}.")
     path = Path(name)
     if path.is_dir():
-        files = _files_in(path)
+        files, others = _files_in(path)
+        left_out = ", ".join(f"{count:,} {kind or 'without a suffix'}" for kind, count in others.most_common())
         if not files:
-            raise CharedgeError(f"{path} holds no *.txt or *.txt.gz: give a folder with text files, or the files themselves.")
+            raise CharedgeError(
+                f"{path} holds no {', '.join(TEXT_SUFFIXES)} or these with .gz: give a folder with text files, or the files themselves."
+            )
+        counts = f"{path}: {len(files):,} {'file' if len(files) == 1 else 'files'} read"
+        progress(Report("encoding", message=f"{counts}, {others.total():,} left out ({left_out})" if others else counts))
         return [Source(str(file)) for file in files]
     if name in NAMED and not path.exists():
         return [Source(name, NAMED[name]())]
@@ -137,8 +150,10 @@ def _find(name: str) -> list[Source]:
     raise CharedgeError(f"{name} is no file, folder or named corpus: give a path, or one of {', '.join(NAMED)}.")
 
 
-def _files_in(folder: Path) -> list[Path]:
-    """The *.txt and *.txt.gz in a folder and the folders in it, sorted by path; links to folders are not followed.
+def _files_in(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """The texts in a folder and the folders in it, sorted by path, and how many files of each other suffix are there.
+
+    Links to folders are not followed.
 
     Raises:
         CharedgeError: one of the folders cannot be read, or a file's link leads nowhere.
@@ -147,11 +162,15 @@ def _files_in(folder: Path) -> list[Path]:
     def refuse(error: OSError) -> None:
         raise unreadable(Path(error.filename), error) from None
 
-    found = []
+    found, others = [], Counter[str]()
     for parent, _, names in os.walk(folder, onerror=refuse):
-        sources = [Source(str(Path(parent, name))) for name in names if name.endswith((".txt", ".txt.gz"))]
-        found += [Path(source.name) for source in sources if not source.is_pipe()]
-    return sorted(found)
+        for name in names:
+            path = Path(parent, name)
+            if not path.name.removesuffix(".gz").endswith(TEXT_SUFFIXES):
+                others[path.suffix] += 1
+            elif not Source(str(path)).is_pipe():
+                found.append(path)
+    return sorted(found), others
 
 
 def cache_folder() -> Path:

@@ -129,7 +129,7 @@ def encode_corpus(
         CharedgeError: a source is missing, unreadable, empty, binary or not UTF-8, changes meanwhile, or has too few or
             too many distinct characters; or a large corpus finds no place in the cache.
     """
-    found = find_sources(sources)
+    found = find_sources(sources, progress)
     provisional, census = _encode(Text(found, normalization, vocabulary if unknown == "skip" else None), progress)
     if vocabulary is None:
         frequent = [character for character, count in zip(census.alphabet, census.counts, strict=True) if count >= min_count]

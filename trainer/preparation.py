@@ -242,7 +242,7 @@ def _encode(
     """A corpus as ids, with reports if it takes long enough."""
 
     def show(report: Report) -> None:
-        if report.total > SHOWN_BYTES:
+        if report.message or report.total > SHOWN_BYTES:
             progress(report)
 
     return encode_corpus(sources, normalization, vocabulary, min_count, show, unknown)
