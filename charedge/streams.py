@@ -5,27 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import sys
 from contextlib import suppress
 from typing import Any, TextIO
 
+from .runtime.text import harmless
+
 STDOUT = "<stdout>"  # the file that errors of stdout name
-HARMFUL = re.compile(
-    "[\0-\x08\x0b-\x1f\x7f-\x9f"  # controls but newline and tab: a terminal obeys them
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional controls: text is read in another order than it is shown
-    "\u2028\u2029"  # separators of lines and paragraphs: some programs end a line there
-    "\ud800-\udfff]"  # surrogates: bytes of a file's name that are not UTF-8
-)
-
-
-def harmless(text: str) -> str:
-    r"""The text as a terminal can show it: characters of `HARMFUL` as `\uXXXX`."""
-    return HARMFUL.sub(_escape, text)
-
-
-def _escape(match: re.Match[str]) -> str:
-    return f"\\u{ord(match[0]):04X}"
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

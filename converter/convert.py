@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ..runtime.errors import CharedgeError, InvalidOption
 from ..runtime.manifest import RequiredInterpreter
 from ..runtime.progress import Progress, Report, no_progress
-from ..streams import harmless
+from ..runtime.text import harmless
 from ..trainer.installation import require_tensorflow
 from ..trainer.run import Run
 from .outputs import check_file, check_folder, check_saved_model, write_file

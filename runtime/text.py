@@ -28,6 +28,23 @@ SAMPLED_RUN = re.compile(f"[{MARKS}]{{2}}")
 """What a long run leaves in every 128th character."""
 
 
+HARMFUL = re.compile(
+    "[\0-\x08\x0b-\x1f\x7f-\x9f"  # controls but newline and tab: a terminal obeys them
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional controls: text is read in another order than it is shown
+    "\u2028\u2029"  # separators of lines and paragraphs: some programs end a line there
+    "\ud800-\udfff]"  # surrogates: bytes of a file's name that are not UTF-8
+)
+
+
+def harmless(text: str) -> str:
+    r"""The text as a terminal can show it: characters of `HARMFUL` as `\uXXXX`."""
+    return HARMFUL.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04X}"
+
+
 def normalize(text: str, form: Normalization) -> str:
     """The text without a byte order mark, its lines ended by a line feed, in a Unicode normalisation form."""
     return normalize_part(text.removeprefix(BYTE_ORDER_MARK), form)

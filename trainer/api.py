@@ -69,7 +69,7 @@ def train(
 ) -> Run:
     """Train a character model on text.
 
-    An option that is None has the preset's value; `charedge train --help` and docs/training.md describe each.
+    An option that is None has the preset's value; docs/training.md describes each.
 
     Args:
         corpus: text files, folders, `.gz` files, or the name of a sample text; may be left out with `resume`.

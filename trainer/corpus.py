@@ -138,7 +138,7 @@ def _find(name: str, progress: Progress) -> list[Source]:
         left_out = ", ".join(f"{count:,} {kind or 'without a suffix'}" for kind, count in others.most_common())
         if not files:
             raise CharedgeError(
-                f"{path} holds no {', '.join(TEXT_SUFFIXES)} or these with .gz: give a folder with text files, or the files themselves."
+                f"{path} holds no text files ({', '.join(TEXT_SUFFIXES)}, each also with .gz): give another folder, or the files."
             )
         counts = f"{path}: {len(files):,} {'file' if len(files) == 1 else 'files'} read"
         progress(Report("encoding", message=f"{counts}, {others.total():,} left out ({left_out})" if others else counts))

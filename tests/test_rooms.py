@@ -1,0 +1,48 @@
+"""The rules between the rooms: who may import whom, and where the command line may be known."""
+
+import ast
+import re
+
+import pytest
+from conftest import REPOSITORY
+
+ROOMS = ("runtime", "trainer", "converter")
+FILES = [file for folder in (*ROOMS, "charedge") for file in sorted((REPOSITORY / folder).glob("*.py"))]
+LIBRARY = [file for file in FILES if file.parent.name != "charedge" and file.name != "cli.py"]
+MAY_IMPORT = {"runtime": set(), "trainer": {"runtime"}, "converter": {"runtime", "trainer"}}
+DOOR = {"console", "display", "streams", "__main__"}
+
+
+def imported(file):
+    """The modules that a file imports, relative ones with their dots."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+
+
+def names(files):
+    return [file.relative_to(REPOSITORY).as_posix() for file in files]
+
+
+@pytest.mark.parametrize("file", LIBRARY, ids=names(LIBRARY))
+def test_a_library_file_spells_no_option_and_does_not_print(file):
+    text = file.read_text(encoding="utf-8")
+    assert not re.findall(r'["( ]--[a-z].*', text)
+    assert not re.findall(r"\bprint\(.*", text)
+    assert "typer" not in set(imported(file))
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.parent.name in ROOMS], ids=lambda f: f"{f.parent.name}/{f.name}")
+def test_a_room_imports_what_it_may(file):
+    room = file.parent.name
+    for module in imported(file):
+        outside = re.fullmatch(r"\.\.(\w+)(\.\w+)?", module)
+        if outside and outside[1] not in MAY_IMPORT[room]:
+            assert file.name in ("cli.py", "__main__.py"), (file, module)
+            assert outside[1] in DOOR, (file, module)
+        if outside and outside[1] in ROOMS:
+            assert outside[2] != ".cli", (file, module)
+        if room == "runtime":
+            assert module.split(".")[0] not in ("tensorflow", "keras", "flatbuffers", "matplotlib"), (file, module)
