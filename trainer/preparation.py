@@ -15,7 +15,7 @@ from ..runtime.errors import CharedgeError, InvalidOption
 from ..runtime.progress import Progress, Report
 from ..runtime.text import Normalization, read_bytes
 from ..runtime.vocabulary import Vocabulary
-from .config import BFLOAT16, Config, check_options, settings
+from .config import BFLOAT16, Config, settings
 from .encoding import Encoded, encode_corpus
 from .outputs import require_apart, require_inputs_kept, require_recordable
 from .run import Run
@@ -59,7 +59,7 @@ class Plan:
             InvalidOption: the run would be written over what is read.
             CharedgeError: there is nothing to validate on.
         """
-        require_inputs_kept(self.run, map(Path, self.corpus.files), [*([self.first] if self.first else []), *self.teachers])
+        require_inputs_kept(self.run, map(Path, self.corpus.files))
         characters = len(self.corpus.ids)
         if characters - self.boundary < 2:
             raise CharedgeError(
@@ -105,7 +105,7 @@ def plan_training(
     first = None if init_from is None else Run(init_from)
     if first is not None:
         values.update(_shape_of(first, given))
-    require_inputs_kept(run, [] if vocabulary is None else [vocabulary], [])
+    require_inputs_kept(run, [] if vocabulary is None else [vocabulary])
     fixed = None if vocabulary is None else Vocabulary.parse(read_bytes(vocabulary), str(vocabulary))
     encoded = _encode(corpus, values["normalization"], fixed, values["min_count"], progress)
     if vocabulary is not None:
@@ -142,7 +142,6 @@ def plan_resume(
         CharedgeError: an argument differs, the text is another one, or the run cannot be read.
     """
     run = Run(output)
-    check_options(given)
     recorded = run.config()
     asked: dict[str, Any] = {**({} if preset is None else {"preset": preset}), **given}
     asked |= {} if init_from is None else {"init_from": str(init_from)}
@@ -175,9 +174,6 @@ def plan_finetuning(
         InvalidOption: an argument has a value that it cannot have.
         CharedgeError: the run or its text cannot be read, or the folder is taken.
     """
-    check_options({"epochs": epochs, **({} if learning_rate is None else {"learning_rate": learning_rate})})
-    if quantization_aware != "int4":
-        raise InvalidOption("quantization_aware", f"{quantization_aware} must be int4.")
     require_recordable({"run": [run.path], "corpus": corpus, "output": [output]})
     recorded, tuned = run.config(), Run(output)
     require_apart(tuned, "run", [run.path])
