@@ -15,7 +15,7 @@ from ..runtime.errors import CharedgeError, InvalidOption
 from ..runtime.progress import Progress, no_progress
 from ..runtime.text import Normalization, normalize, read_text
 from ..runtime.vocabulary import UNKNOWN_ID
-from .cluster import is_chief, read_cluster
+from .cluster import read_cluster
 from .config import OPTIONS, POSITIVE, Cell, check_options
 from .installation import require_tensorflow
 from .preparation import plan_finetuning, plan_resume, plan_training
@@ -118,6 +118,7 @@ def train(
         InvalidOption: an argument has a value that it cannot have.
         CharedgeError: TensorFlow is missing, a text or run cannot be read, the folder is taken or cannot be written, or the
             training failed.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP came; a checkpoint was saved, from which `resume` continues.
     """
     given = {name: value for name, value in locals().items() if name in OPTIONS and value is not None}
     check_options(given)
@@ -133,8 +134,6 @@ def train(
     if resume:
         plan = plan_resume(folder, sources, preset, given, listed, first, others, progress)
     else:
-        if is_chief():
-            Run(folder).require_free(overwrite)
         plan = plan_training(folder, sources, preset or "base", given, listed, allow_unknown, first, others, overwrite, progress)
     return carry_out(plan, checkpoint_minutes, worker_timeout, progress)
 
@@ -170,7 +169,7 @@ def finetune(
         The new run.
 
     Raises:
-        InvalidOption, CharedgeError: as `train`.
+        InvalidOption, CharedgeError, KeyboardInterrupt: as `train`.
     """
     rate = {} if learning_rate is None else {"learning_rate": learning_rate}
     check_options({"epochs": epochs, **rate})
@@ -179,9 +178,6 @@ def finetune(
     _require_positive(checkpoint_minutes=checkpoint_minutes, worker_timeout=worker_timeout)
     finished, folder, sources = Run(_path("run", run)), _path("output", output), _sources(corpus)
     read_cluster()
-    finished.config()
-    if is_chief():
-        Run(folder).require_free(overwrite)
     plan = plan_finetuning(finished, folder, sources, quantization_aware, epochs, learning_rate, overwrite, progress)
     return carry_out(plan, checkpoint_minutes, worker_timeout, progress)
 
@@ -224,12 +220,7 @@ def evaluate(
         InvalidOption: an argument has a value that it cannot have.
         CharedgeError: TensorFlow is missing, or the run or the text cannot be read.
     """
-    if protocol not in PROTOCOLS:
-        raise InvalidOption("protocol", f"{protocol} must be one of {', '.join(PROTOCOLS)}.")
-    if window is not None and (type(window) is not int or protocol == "carried" or window < 1):
-        raise InvalidOption("window", f"{window} must be a whole number from 1 up, with a protocol of windows.")
-    if type(stride) is not int or stride < 1 or (stride != 1 and protocol != "last-character"):
-        raise InvalidOption("stride", f"{stride} must be a whole number from 1 up, with the protocol last-character.")
+    check_protocol(protocol, window, stride)
     folder, text = Run(_path("run", run)), None if file is None else _path("file", file)
     require_tensorflow("evaluate", "train")
     from .accelerators import hide_gpus
@@ -241,6 +232,19 @@ def evaluate(
     hide_gpus()
     result = evaluate_by(protocol, load_model(folder, FAST_LAYERS), ids, window, stride, progress)
     return Evaluation(result.nats_per_character, result.predictions, len(ids), skipped, protocol)
+
+
+def check_protocol(protocol: str, window: int | None, stride: int) -> None:
+    """
+    Raises:
+        InvalidOption: the protocol is unknown, or has no such windows.
+    """
+    if protocol not in PROTOCOLS:
+        raise InvalidOption("protocol", f"{protocol} must be one of {', '.join(PROTOCOLS)}.")
+    if window is not None and (type(window) is not int or protocol == "carried" or window < 1):
+        raise InvalidOption("window", f"{window} must be a whole number from 1 up, with a protocol of windows.")
+    if type(stride) is not int or stride < 1 or (stride != 1 and protocol != "last-character"):
+        raise InvalidOption("stride", f"{stride} must be a whole number from 1 up, with the protocol last-character.")
 
 
 def _path(name: str, value: Run | StrPath) -> Path:

@@ -15,6 +15,7 @@ from ..runtime.errors import CharedgeError, InvalidOption
 from ..runtime.progress import Progress, Report
 from ..runtime.text import Normalization, read_bytes
 from ..runtime.vocabulary import Vocabulary
+from .cluster import is_chief
 from .config import BFLOAT16, Config, settings
 from .encoding import Encoded, encode_corpus
 from .outputs import require_apart, require_inputs_kept, require_recordable
@@ -102,6 +103,8 @@ def plan_training(
         raise InvalidOption("teacher_weight", f"{values['teacher_weight']:g} needs `teachers`: give one, or leave it out.")
     require_apart(run, "init_from", [] if init_from is None else [init_from])
     require_apart(run, "teachers", teachers)
+    if is_chief():
+        run.require_free(overwrite)
     first = None if init_from is None else Run(init_from)
     if first is not None:
         values.update(_shape_of(first, given))
@@ -177,6 +180,8 @@ def plan_finetuning(
     require_recordable({"run": [run.path], "corpus": corpus, "output": [output]})
     recorded, tuned = run.config(), Run(output)
     require_apart(tuned, "run", [run.path])
+    if is_chief():
+        tuned.require_free(overwrite)
     encoded = _same_text(run, recorded, corpus, progress)
     config = replace(
         recorded,
@@ -209,9 +214,7 @@ def _with_more_epochs(run: Run, recorded: Config, asked: Mapping[str, Any]) -> C
     if recorded.precision == BFLOAT16:
         same.add(("precision", "float32"))  # the way out on a GPU, which cannot continue in bfloat16
     different = {
-        name: value
-        for name, value in asked.items()
-        if name != "epochs" and str(value) != str(values.get(name)) and (name, value) not in same
+        name: value for name, value in asked.items() if name != "epochs" and value != values.get(name) and (name, value) not in same
     }
     if different:
         shown = ", ".join(f"`{name}` {value} (was {values.get(name)})" for name, value in different.items())

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from charedge.runtime.progress import Report
-from charedge.trainer import api, installation
+from charedge.trainer import api, cli, installation
 from charedge.trainer.config import DEFAULTS, OPTIONS, Choice
 from conftest import config_of
 
@@ -40,6 +40,7 @@ def planned(monkeypatch):
         return plan.run
 
     monkeypatch.setattr(api, "carry_out", carry_out)
+    monkeypatch.setattr(cli, "_say_result", lambda run: None)
     return plans
 
 
@@ -246,6 +247,14 @@ def test_training_returns_the_run_in_its_folder(trained, corpus):
     assert config_of(run.path)["units"] == 16
     assert (run.config().epochs, [epoch.epoch for epoch in run.history()]) == (2, [1, 2])
     assert run.config().corpus["sources"] == [str(corpus)]
+
+
+def test_a_resume_takes_equal_numbers_of_another_type(trained, planned):
+    run = trained.run
+    library.train(output=run, resume=True, embedding_dropout=0, epochs=2)
+    assert planned[0].config == run.config()
+    with pytest.raises(CharedgeError, match=r"`embedding_dropout` 0\.5 \(was 0\.0\)"):
+        library.train(output=run, resume=True, embedding_dropout=0.5)
 
 
 def test_training_prints_nothing(corpus, tmp_path, capfd):

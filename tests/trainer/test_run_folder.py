@@ -256,7 +256,7 @@ def test_a_run_that_is_moved_while_it_trains_says_so(charedge, corpus, tmp_path,
     assert not run.exists()
 
 
-@pytest.mark.parametrize(("limit", "way"), [(0, "train again with --overwrite"), (1, "continue with --resume")])
+@pytest.mark.parametrize(("limit", "way"), [(0, "train again with `overwrite`"), (1, "continue with `resume`")])
 def test_what_to_do_without_room_follows_from_what_there_is(tmp_path, limit, way):
     import errno
 
