@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
 
-from .streams import to_json, write_error
+from .streams import harmless, to_json, write_error
 
 PLAIN: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
 """How every part of the command line is set up: errors are one line, and help is plain text that needs no rich."""
 
 JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+CLEAR_LINE = "\r\x1b[K"
 
 
 def say(message: object) -> None:
     """One line on stderr, where everything goes that is not the result."""
-    write_error(f"charedge: {message}".replace("\n", "\\n"))
+    print_above(f"charedge: {message}".replace("\n", "\\n"))
 
 
 def print_json(fields: dict[str, Any]) -> None:
     """The result for a program."""
     print(to_json(fields, indent=2))
+
+
+_last_line = ""  # a progress bar, which has no newline behind it
+
+
+def show_last_line(line: str) -> None:
+    """Replace the last line of a terminal, which stays below everything that is printed to stderr; an empty one removes it."""
+    global _last_line
+    _last_line = line
+    sys.stderr.write(CLEAR_LINE + harmless(line))
+    sys.stderr.flush()
+
+
+def print_above(text: str) -> None:
+    """Print to stderr, above the terminal's last line if there is one."""
+    bar = _last_line
+    if bar:
+        show_last_line("")
+    write_error(text)
+    if bar:
+        show_last_line(bar)

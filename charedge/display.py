@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from .console import say
+from .console import print_above, say, show_last_line
 from .runtime.errors import CharedgeError
 from .runtime.progress import Report
 
 LINE_SECONDS = 15.0
 """Between two lines about one stage, where there is no bar, and between two entries of the log."""
+DRAW_SECONDS = 0.1
+"""Between two drawings of a bar."""
+FEWEST_CELLS = 10
+"""Of a bar; figures that leave less room are not shown."""
 
 
 class Display:
@@ -32,8 +36,8 @@ class Display:
             CharedgeError: the log cannot be written.
         """
         self._quiet, self._log = quiet, json_log
-        self._bar: Any = None
-        self._stage, self._last_line, self._last_entry = "", 0.0, 0.0
+        self._has_bar = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._stage, self._last_line, self._last_drawing = "", 0.0, 0.0
         if json_log:
             try:
                 _append(json_log, "")
@@ -44,55 +48,55 @@ class Display:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._end_bar()
+        self._end_stage()
 
     def __call__(self, report: Report) -> None:
         if report.message:
+            if report.stage == self._stage:
+                self._end_stage()
             self.say(report.message)
-        elif not self._quiet:
-            self._show(report)
-        if report.figures:
+            self._record(report)
+            return
+        if report.stage != self._stage:
+            self._begin_stage(report)
+        if self._has_bar:
+            self._draw(report)
+        if time.monotonic() - self._last_line >= LINE_SECONDS:
+            self._last_line = time.monotonic()
+            if not self._has_bar:
+                self.say(_line(report))
             self._record(report)
 
     def say(self, message: str) -> None:
         """A line that stays, above the bar if there is one."""
-        if self._quiet:
+        if not self._quiet:
+            print_above(message)
+
+    def _begin_stage(self, report: Report) -> None:
+        self._end_stage()
+        self._stage, self._last_line, self._last_drawing = report.stage, time.monotonic(), 0.0
+        if not (self._has_bar or self._quiet or report.figures):  # a training says enough by itself
+            say(f"{report.stage} over {report.total:,} {report.unit}")
+
+    def _end_stage(self) -> None:
+        if self._has_bar and self._stage:
+            with suppress(OSError, ValueError):
+                show_last_line("")
+        self._stage = ""
+
+    def _draw(self, report: Report) -> None:
+        if report.done < report.total and time.monotonic() - self._last_drawing < DRAW_SECONDS:
             return
-        if self._bar is not None:
-            print("\r\x1b[K", end="", file=sys.stderr)
-        print(message, file=sys.stderr, flush=True)
-        if self._bar is not None:
-            self._bar.render_progress()
-
-    def _show(self, report: Report) -> None:
-        """Draw the bar of a stage, or print a line when it begins and every `LINE_SECONDS`."""
-        details = _details(report)
-        if report.stage != self._stage:
-            self._end_bar()
-            self._stage, self._last_line = report.stage, time.monotonic()
-            if sys.stderr.isatty():
-                self._bar = typer.progressbar(
-                    length=report.total, label=report.stage, file=sys.stderr, width=0, show_eta=False, item_show_func=str
-                )
-                self._bar.__enter__()
-            elif not report.figures:
-                say(f"{report.stage} ({report.total:,} {report.unit})")
-        if self._bar is not None:
-            self._bar.update(report.done - self._bar.pos, details)
-        elif time.monotonic() - self._last_line >= LINE_SECONDS:
-            self._last_line = time.monotonic()
-            say(f"{report.stage}: {report.done:,} of {report.total:,} {report.unit}  {details}".rstrip())
-
-    def _end_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-            self._bar = None
+        self._last_drawing = time.monotonic()
+        try:
+            show_last_line(_bar(report, _columns()))
+        except (OSError, ValueError):  # the terminal is gone
+            self._has_bar = False
 
     def _record(self, report: Report) -> None:
-        """An entry of the log, if there is one: every message's figures, and others now and then; a full disk ends the log."""
-        if not self._log or (not report.message and time.monotonic() - self._last_entry < LINE_SECONDS):
+        """Append a report's figures to the log, if there are both; a full disk ends the log, and not the training."""
+        if not self._log or not report.figures:
             return
-        self._last_entry = time.monotonic()
         try:
             _append(self._log, json.dumps({name: _finite(value) for name, value in report.figures.items()}) + "\n")
         except OSError as error:
@@ -111,13 +115,39 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _details(report: Report) -> str:
-    """The loss, the speed and the time that is left, of a training."""
-    figures = report.figures
-    if not figures:
-        return ""
-    speed, left = figures["characters_per_second"] / 1000, _clock(figures["seconds_left"])
-    return f"{figures['nats_per_character']:.4f} nats/char  {speed:,.1f} k chars/s  {left} left"
+def _columns() -> int:
+    """The width of the terminal that stderr is."""
+    with suppress(OSError, ValueError):
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    return 80
+
+
+def _bar(report: Report, columns: int) -> str:
+    """A line that is narrower than the terminal, so that it does not wrap."""
+    share = min(1.0, report.done / report.total) if report.total else 1.0
+    head, figures = f"{report.stage}  [", _figures(report)
+    while True:
+        tail = "  ".join([f"]  {share:4.0%}", *figures])
+        cells = columns - 1 - len(head) - len(tail)
+        if cells >= FEWEST_CELLS or not figures:
+            break
+        figures.pop(min(1, len(figures) - 1))  # the speed first, the loss last
+    cells = max(cells, FEWEST_CELLS)
+    filled = int(cells * share)
+    return f"{head}{'#' * filled}{'-' * (cells - filled)}{tail}"[: columns - 1]
+
+
+def _line(report: Report) -> str:
+    figures = _figures(report) or [f"{report.done / max(report.total, 1):.0%}"]
+    return "  ".join([report.stage, f"{report.done:,} of {report.total:,} {report.unit}", *figures])
+
+
+def _figures(report: Report) -> list[str]:
+    """The loss, the speed and the remaining time of a training; nothing of other work."""
+    if not report.figures:
+        return []
+    nats, speed, left = (report.figures[name] for name in ("nats_per_character", "characters_per_second", "seconds_left"))
+    return [f"{nats:.4f} nats/char", f"{speed / 1000:,.1f} k chars/s", f"{_clock(left)} left"]
 
 
 def _clock(seconds: float) -> str:

@@ -22,16 +22,16 @@ from charedge.trainer.encoding import encode_corpus
 from charedge.trainer.fast_recurrence import FAST_LAYERS
 from charedge.trainer.gradient_check import check_gradient
 from charedge.trainer.loop import CUDNN_LAYERS, Data, Training
-from charedge.trainer.run import Config, Run
+from charedge.trainer.run import Run
+from configs import make_config
 
 from charedge import CharedgeError
 
 ROWS, CHARACTERS = 24, 100
 VALIDATION_SPLIT = 0.1
 SETTINGS = {
-    **{"cell": "gru", "layers": 2, "embedding_dim": 64, "dropout": 0.0, "weight_drop": 0.1, "batching": "carried", "epochs": 1},
-    **{"sequence_length": CHARACTERS, "batch_size": ROWS, "learning_rate": 0.002, "clip_norm": 1.0, "seed": 1},
-    **{"validation_split": VALIDATION_SPLIT, "normalization": "NFC", "unknown": "skip", "corpus": {}, "versions": {}},
+    **{"embedding_dim": 64, "dropout": 0.0, "epochs": 1, "sequence_length": CHARACTERS, "batch_size": ROWS},
+    **{"learning_rate": 0.002, "learning_rate_decay": "none", "warmup": 0, "validation_split": VALIDATION_SPLIT},
 }
 
 
@@ -64,7 +64,7 @@ def gradients(*precisions):
     found = []
     for cell in ("gru", "lstm"):
         for precision in precisions:
-            config = Config(**{**SETTINGS, "units": 32, "cell": cell, "precision": precision})
+            config = make_config(**SETTINGS, units=32, cell=cell, precision=precision)
             begun, figures = time.perf_counter(), {}
             try:
                 figures["difference"] = check_gradient(config, devices, cudnn, layers)
@@ -85,7 +85,7 @@ def losses(text, units, steps, devices, *precisions):
     data = Data(encoded.vocabulary, encoded.ids.part(0, boundary), encoded.ids.part(boundary, len(encoded.ids)))
     found = {}
     for precision in precisions:
-        config = Config(**{**SETTINGS, "units": int(units), "precision": precision})
+        config = make_config(**SETTINGS, units=int(units), precision=precision)
         training = Training(Run(Path("unwritten")), config, data, hardware, strategy)
         random, state, values = np.random.default_rng(1), training.state, []
         training.model.set_weights([random.normal(scale=int(units) ** -0.5, size=w.shape) for w in training.model.get_weights()])

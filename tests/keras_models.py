@@ -4,18 +4,14 @@ from types import SimpleNamespace
 
 import numpy as np
 from charedge.trainer.model import EMBEDDING, LOGITS, RECURRENT, build_model, layer_weights
-from charedge.trainer.run import Config
+from configs import make_config
 
 VOCABULARY_SIZE, UNITS = 11, 6
 
 
 def build(cell, depth=2, **options):
     """A model whose weights are large enough to matter; the options are those of `build_model`."""
-    values = {"units": UNITS, "layers": depth, "embedding_dim": 4, "dropout": 0.3, "cell": cell}
-    others = dict.fromkeys(
-        ["sequence_length", "batch_size", "epochs", "learning_rate", "validation_split", "normalization", "unknown"]
-    )
-    config = Config(**others, **values, seed=1, precision="float32", corpus={}, versions={})
+    config = make_config(units=UNITS, layers=depth, embedding_dim=4, dropout=0.3, weight_drop=0.0, cell=cell)
     model = build_model(VOCABULARY_SIZE, config, **options)
     random = np.random.default_rng(1)
     model.set_weights([random.normal(size=weight.shape) for weight in model.get_weights()])

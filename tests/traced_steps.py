@@ -15,8 +15,8 @@ from charedge.trainer.distribution import deal
 from charedge.trainer.loop import CUDNN_LAYERS
 from charedge.trainer.model import build_model, state_size
 from charedge.trainer.optimization import build_optimizer, compile_train_step, schedule_of
-from charedge.trainer.run import Config
 from charedge.trainer.teachers import Teachers
+from configs import make_config
 from tensorflow.python.framework.kernels import get_registered_kernels_for_op
 
 VOCABULARY_SIZE = 10
@@ -28,11 +28,7 @@ CHOICES = {
     "weight_drop": (0.0, 0.2),
     "quantization_aware": (None, "int4"),
 }
-SHARED = {
-    **{"layers": 2, "units": 8, "embedding_dim": 4, "dropout": 0.1, "sequence_length": 6, "batch_size": 4, "epochs": 1},
-    **{"learning_rate": 0.01, "clip_norm": 1.0, "validation_split": 0.1, "normalization": "NFC", "unknown": "skip", "seed": 1},
-    **{"corpus": {}, "versions": {}, "batching": "carried"},
-}
+SHARED = {"units": 8, "embedding_dim": 4, "sequence_length": 6, "batch_size": 4, "epochs": 1, "warmup": 0, "learning_rate": 0.01}
 
 
 def traced(strategy, options, summed_by_keras=False):
@@ -43,7 +39,7 @@ def traced(strategy, options, summed_by_keras=False):
         options: the fields of the configuration in which steps differ.
         summed_by_keras: leave the optimiser's own all-reduce in place.
     """
-    config = Config(**{**SHARED, **options})
+    config = make_config(**{**SHARED, **options})
     with strategy.scope():
         model = build_model(VOCABULARY_SIZE, config, config.precision, True, CUDNN_LAYERS)
         teachers = Teachers([], None, config.precision, True, CUDNN_LAYERS)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,8 +15,8 @@ from ..runtime.errors import CharedgeError, InvalidOption
 from ..runtime.progress import Progress, no_progress
 from ..runtime.text import Normalization, normalize, read_text
 from ..runtime.vocabulary import UNKNOWN_ID
-from .cluster import is_chief, read_cluster
-from .config import OPTIONS, POSITIVE, Cell
+from .cluster import read_cluster
+from .config import OPTIONS, POSITIVE, Cell, check_options
 from .installation import require_tensorflow
 from .preparation import plan_finetuning, plan_resume, plan_training
 from .run import Run
@@ -27,7 +27,7 @@ StrPath = str | os.PathLike[str]
 
 
 def train(
-    corpus: str | Sequence[str] = (),
+    corpus: StrPath | Sequence[StrPath] = (),
     output: StrPath = "",
     *,
     preset: str | None = None,
@@ -60,7 +60,7 @@ def train(
     vocabulary: StrPath | None = None,
     allow_unknown: bool = False,
     init_from: Run | StrPath | None = None,
-    teachers: Sequence[Run | StrPath] = (),
+    teachers: Run | StrPath | Sequence[Run | StrPath] = (),
     checkpoint_minutes: float = 10.0,
     worker_timeout: float = 300.0,
     resume: bool = False,
@@ -72,7 +72,7 @@ def train(
     An option that is None has the preset's value; docs/training.md describes each.
 
     Args:
-        corpus: text files, folders, `.gz` files, or the name of a sample text; may be left out with `resume`.
+        corpus: a text file, a folder, a `.gz` file or the name of a sample text, or several; may be left out with `resume`.
         output: the folder for the run.
         preset: a named set of defaults: base (the default), small, large, tutorial or charrnn.
         cell: recurrent cell.
@@ -118,22 +118,22 @@ def train(
         InvalidOption: an argument has a value that it cannot have.
         CharedgeError: TensorFlow is missing, a text or run cannot be read, the folder is taken or cannot be written, or the
             training failed.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP came; a checkpoint was saved, from which `resume` continues.
     """
-    given = {name: value for name, value in locals().items() if name in OPTIONS and name != "preset" and value is not None}
-    read_cluster()
+    given = {name: value for name, value in locals().items() if name in OPTIONS and value is not None}
+    check_options(given)
+    given.pop("preset", None)
     _require_positive(checkpoint_minutes=checkpoint_minutes, worker_timeout=worker_timeout)
+    folder, sources = _path("output", output), _sources(corpus)
+    first = None if init_from is None else _path("init_from", init_from)
+    listed = None if vocabulary is None else _path("vocabulary", vocabulary)
+    others = [_path("teachers", teacher) for teacher in _several("teachers", teachers)]
     if resume and overwrite:
         raise InvalidOption("resume", "and `overwrite` cannot both be given: choose one.")
-    if not str(output):
-        raise InvalidOption("output", "is missing: give a folder for the run.")
-    folder, sources = Path(output), [corpus] if isinstance(corpus, str) else [str(source) for source in corpus]
-    first, listed = (None if init_from is None else _path(init_from)), None if vocabulary is None else Path(vocabulary)
-    others = [_path(teacher) for teacher in teachers]
+    read_cluster()
     if resume:
         plan = plan_resume(folder, sources, preset, given, listed, first, others, progress)
     else:
-        if is_chief():
-            Run(folder).require_free(overwrite)
         plan = plan_training(folder, sources, preset or "base", given, listed, allow_unknown, first, others, overwrite, progress)
     return carry_out(plan, checkpoint_minutes, worker_timeout, progress)
 
@@ -141,7 +141,7 @@ def train(
 def finetune(
     run: Run | StrPath,
     output: StrPath,
-    corpus: str | Sequence[str] = (),
+    corpus: StrPath | Sequence[StrPath] = (),
     *,
     quantization_aware: Literal["int4"] = "int4",
     epochs: int = 1,
@@ -169,15 +169,15 @@ def finetune(
         The new run.
 
     Raises:
-        InvalidOption, CharedgeError: as `train`.
+        InvalidOption, CharedgeError, KeyboardInterrupt: as `train`.
     """
-    read_cluster()
+    rate = {} if learning_rate is None else {"learning_rate": learning_rate}
+    check_options({"epochs": epochs, **rate})
+    if quantization_aware != "int4":
+        raise InvalidOption("quantization_aware", f"{quantization_aware} must be int4.")
     _require_positive(checkpoint_minutes=checkpoint_minutes, worker_timeout=worker_timeout)
-    folder, sources = Path(output), [corpus] if isinstance(corpus, str) else [str(source) for source in corpus]
-    finished = Run(_path(run))
-    finished.config()
-    if is_chief():
-        Run(folder).require_free(overwrite)
+    finished, folder, sources = Run(_path("run", run)), _path("output", output), _sources(corpus)
+    read_cluster()
     plan = plan_finetuning(finished, folder, sources, quantization_aware, epochs, learning_rate, overwrite, progress)
     return carry_out(plan, checkpoint_minutes, worker_timeout, progress)
 
@@ -220,27 +220,67 @@ def evaluate(
         InvalidOption: an argument has a value that it cannot have.
         CharedgeError: TensorFlow is missing, or the run or the text cannot be read.
     """
-    if protocol not in PROTOCOLS:
-        raise InvalidOption("protocol", f"{protocol} must be one of {', '.join(PROTOCOLS)}.")
-    if window is not None and (type(window) is not int or protocol == "carried" or window < 1):
-        raise InvalidOption("window", f"{window} must be a whole number from 1 up, with a protocol of windows.")
-    if type(stride) is not int or stride < 1 or (stride != 1 and protocol != "last-character"):
-        raise InvalidOption("stride", f"{stride} must be a whole number from 1 up, with the protocol last-character.")
+    check_protocol(protocol, window, stride)
+    folder, text = Run(_path("run", run)), None if file is None else _path("file", file)
     require_tensorflow("evaluate", "train")
     from .accelerators import hide_gpus
     from .evaluation import evaluate_by
     from .fast_recurrence import FAST_LAYERS
     from .model import load_model
 
-    folder = Run(_path(run))
-    ids, skipped = _known_ids(folder, None if file is None else Path(file))
+    ids, skipped = _known_ids(folder, text)
     hide_gpus()
     result = evaluate_by(protocol, load_model(folder, FAST_LAYERS), ids, window, stride, progress)
     return Evaluation(result.nats_per_character, result.predictions, len(ids), skipped, protocol)
 
 
-def _path(run: Run | StrPath) -> Path:
-    return run.path if isinstance(run, Run) else Path(run)
+def check_protocol(protocol: str, window: int | None, stride: int) -> None:
+    """
+    Raises:
+        InvalidOption: the protocol is unknown, or has no such windows.
+    """
+    if protocol not in PROTOCOLS:
+        raise InvalidOption("protocol", f"{protocol} must be one of {', '.join(PROTOCOLS)}.")
+    if window is not None and (type(window) is not int or protocol == "carried" or window < 1):
+        raise InvalidOption("window", f"{window} must be a whole number from 1 up, with a protocol of windows.")
+    if type(stride) is not int or stride < 1 or (stride != 1 and protocol != "last-character"):
+        raise InvalidOption("stride", f"{stride} must be a whole number from 1 up, with the protocol last-character.")
+
+
+def _path(name: str, value: Run | StrPath) -> Path:
+    """An argument that gives a path.
+
+    Raises:
+        InvalidOption: it is missing or something else.
+    """
+    if isinstance(value, Run):
+        return value.path
+    if not isinstance(value, (str, os.PathLike)):
+        raise InvalidOption(name, f"{value!r} must be a path.")
+    if not os.fspath(value):
+        raise InvalidOption(name, "is missing: give a path.")
+    return Path(value)
+
+
+def _several(name: str, values: Any) -> Sequence[Any]:
+    """An argument that gives one path or a list of them.
+
+    Raises:
+        InvalidOption: it is something else.
+    """
+    if isinstance(values, (Run, str, os.PathLike)):
+        return [values]
+    if not isinstance(values, Sequence):
+        raise InvalidOption(name, f"{values!r} must be a path, or a list of paths.")
+    return values
+
+
+def _sources(corpus: StrPath | Sequence[StrPath]) -> list[str]:
+    """The paths and names of a corpus, as they are given."""
+    sources = _several("corpus", corpus)
+    for source in sources:
+        _path("corpus", source)
+    return [os.fspath(source) for source in sources]
 
 
 def _require_positive(**values: float) -> None:

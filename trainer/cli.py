@@ -17,6 +17,7 @@ from ..display import Display
 from ..runtime.interrupts import Interrupted
 from ..runtime.scoring import to_bits
 from . import api
+from .cluster import is_chief
 from .config import DEFAULTS, OPTIONS, Choice
 from .corpus import find_sources
 from .outputs import require_log_apart
@@ -171,6 +172,7 @@ def evaluate(
     as_json: JSON = False,
 ) -> None:
     """Measure how well a run's best weights predict a text."""
+    api.check_protocol(protocol, window, stride)
     say(f"reading {run}")
     with Display() as display:
         start = time.perf_counter()
@@ -202,7 +204,8 @@ def _display(quiet: bool, json_log: Path | None, output: Path) -> Iterator[Displ
         try:
             yield display
         except Interrupted:
-            display.say(f"continue with: charedge train --resume --output {shlex.quote(str(output))}")
+            if is_chief():
+                display.say(f"continue with: charedge train --resume --output {shlex.quote(str(output))}")
             raise
 
 
@@ -211,7 +214,7 @@ def _given(*paths: Path | None) -> Iterable[Path]:
 
 
 def _say_result(run: Run) -> None:
-    if not run.exists():  # another worker's
+    if not is_chief():
         return
     config, history = run.config(), run.history()
     best = min(history, key=lambda epoch: epoch.validation_nats_per_character)

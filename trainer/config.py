@@ -6,8 +6,8 @@ change its defaults.
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
@@ -31,15 +31,15 @@ class Number:
     expected: str
     """What a value must be, for errors."""
     low: float
-    high: float = math.inf
+    high: float = sys.float_info.max
     excluded: tuple[float, ...] = ()
     """Bounds that are not in the range themselves."""
 
     def allows(self, value: object) -> bool:
-        """Whether a value is one of these numbers; a bool or NaN never is."""
+        """Whether a value is one of these numbers; a bool, NaN or infinity never is."""
         if type(value) is not int and (self.kind is int or type(value) is not float):
             return False
-        return math.isfinite(value) and self.low <= value <= self.high and value not in self.excluded
+        return self.low <= value <= self.high and value not in self.excluded
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def evaluate_text(model: keras.Model, ids: Ids, progress: Progress = no_progress
         progress: gets the characters read.
     """
     total, position = 0.0, 0
-    for logits in read_text(model, ids, progress):
+    for logits in read_text(model, ids, lambda done, total: progress(Report("evaluating", done, total, "characters"))):
         rows = max(1, NATS_AT_ONCE // logits.shape[1])
         for part in (logits[start : start + rows] for start in range(0, len(logits), rows)):
             total += float(nats_of(part, np.asarray(ids[position + 1 : position + 1 + len(part)])).sum())
@@ -137,7 +137,7 @@ def evaluate_windows(
         part = tf.constant(windows(ids, starts[first : first + batch], length))
         nats, _ = chunk(part[:, :-1], part[:, 1:], tf.zeros((len(part), state_size)))
         total += float(nats)
-        progress(Report("reading", first + len(part), len(starts), "windows"))
+        progress(Report("evaluating", first + len(part), len(starts), "windows"))
     return Evaluation(total / (len(starts) * length), len(starts) * length)
 
 
@@ -171,5 +171,5 @@ def evaluate_last_character(
         part = tf.constant(windows(ids, starts[first : first + batch], window))
         logits, _ = read(part[:, :-1], tf.zeros((len(part), state_size)))
         total += float(_nats(logits, part[:, -1]))
-        progress(Report("reading", first + len(part), len(starts), "windows"))
+        progress(Report("evaluating", first + len(part), len(starts), "windows"))
     return Evaluation(total / len(starts), len(starts))

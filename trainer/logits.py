@@ -18,7 +18,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..runtime.progress import Progress, Report, no_progress
 from .dataset import Ids
 from .model import CPU, LOGITS
 
@@ -82,23 +81,22 @@ def windows(ids: Ids, starts: np.ndarray, length: int) -> np.ndarray:
     return ids[starts[:, None] + np.arange(length + 1)].astype(np.int32)
 
 
-def read_text(model: keras.Model, ids: Ids, progress: Progress = no_progress) -> Iterator[np.ndarray]:
+def read_text(
+    model: keras.Model, ids: Ids, progress: Callable[[int, int], object] = lambda done, total: None
+) -> Iterator[np.ndarray]:
     """The logits after each token of a text but the last, the state carried from the first to the last, computed on the CPU.
 
     Args:
         model: from `load_model`.
         ids: int [n], n at least 2.
-        progress: gets the characters read for the first time.
+        progress: called with the characters read for the first time, and all of them.
 
     Returns:
         Parts of float32 [any, V] in the order of the text. A part has 10 million logits at most, or one token's.
     """
     total = len(ids) - 1
 
-    def show(done: int) -> None:
-        progress(Report("reading", done, total, "characters"))
-
-    show(0)
+    progress(0, total)
     read = compile_reader(model, CPU)
     state = np.zeros(state_size_of(model), np.float32)
     vocabulary_size, start = model.get_layer(LOGITS).units, 0
@@ -108,7 +106,7 @@ def read_text(model: keras.Model, ids: Ids, progress: Progress = no_progress) ->
         length = characters // streams
         tokens = np.asarray(ids[start : start + streams * length], np.int32).reshape(streams, length)
         logits = np.empty((streams, length, vocabulary_size), np.float32)
-        state = _read_streams(read, tokens, state, logits, lambda done, start=start: show(start + done))
+        state = _read_streams(read, tokens, state, logits, lambda done, start=start: progress(start + done, total))
         yield logits.reshape(-1, vocabulary_size)
         start += streams * length
 

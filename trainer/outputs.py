@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..runtime.errors import CharedgeError, InvalidOption
@@ -28,21 +28,17 @@ def require_outside(option: str, output: Path, run: Run) -> None:
         raise InvalidOption(option, f"{output} is in the run {run.path}, which is read: choose a place outside it.")
 
 
-def require_inputs_kept(run: Run, files: Iterable[Path], runs: Sequence[Run]) -> None:
-    """Refuse a training that would write over what it reads.
+def require_inputs_kept(run: Run, files: Iterable[Path]) -> None:
+    """Refuse a training that would write over the files that it reads.
 
     Args:
         run: the folder that is written.
         files: the text, and a vocabulary.
-        runs: teachers, and the run whose weights are the first.
 
     Raises:
         InvalidOption: a file that is read would be replaced.
     """
     written = _identities_of(run)
-    for other in runs:
-        if _identity(other.path) == _identity(run.path):
-            raise InvalidOption("output", f"{run.path} is a run that is read: choose another folder.")
     for path in files:
         if _identity(path) in written:
             raise InvalidOption("output", f"{run.path} would replace {path}, which is read: choose another folder.")

@@ -15,7 +15,8 @@ from ..runtime.errors import CharedgeError, InvalidOption
 from ..runtime.progress import Progress, Report
 from ..runtime.text import Normalization, read_bytes
 from ..runtime.vocabulary import Vocabulary
-from .config import BFLOAT16, Config, check_options, settings
+from .cluster import is_chief
+from .config import BFLOAT16, Config, settings
 from .encoding import Encoded, encode_corpus
 from .outputs import require_apart, require_inputs_kept, require_recordable
 from .run import Run
@@ -59,7 +60,7 @@ class Plan:
             InvalidOption: the run would be written over what is read.
             CharedgeError: there is nothing to validate on.
         """
-        require_inputs_kept(self.run, map(Path, self.corpus.files), [*([self.first] if self.first else []), *self.teachers])
+        require_inputs_kept(self.run, map(Path, self.corpus.files))
         characters = len(self.corpus.ids)
         if characters - self.boundary < 2:
             raise CharedgeError(
@@ -102,10 +103,12 @@ def plan_training(
         raise InvalidOption("teacher_weight", f"{values['teacher_weight']:g} needs `teachers`: give one, or leave it out.")
     require_apart(run, "init_from", [] if init_from is None else [init_from])
     require_apart(run, "teachers", teachers)
+    if is_chief():
+        run.require_free(overwrite)
     first = None if init_from is None else Run(init_from)
     if first is not None:
         values.update(_shape_of(first, given))
-    require_inputs_kept(run, [] if vocabulary is None else [vocabulary], [])
+    require_inputs_kept(run, [] if vocabulary is None else [vocabulary])
     fixed = None if vocabulary is None else Vocabulary.parse(read_bytes(vocabulary), str(vocabulary))
     encoded = _encode(corpus, values["normalization"], fixed, values["min_count"], progress)
     if vocabulary is not None:
@@ -142,7 +145,6 @@ def plan_resume(
         CharedgeError: an argument differs, the text is another one, or the run cannot be read.
     """
     run = Run(output)
-    check_options(given)
     recorded = run.config()
     asked: dict[str, Any] = {**({} if preset is None else {"preset": preset}), **given}
     asked |= {} if init_from is None else {"init_from": str(init_from)}
@@ -175,12 +177,11 @@ def plan_finetuning(
         InvalidOption: an argument has a value that it cannot have.
         CharedgeError: the run or its text cannot be read, or the folder is taken.
     """
-    check_options({"epochs": epochs, **({} if learning_rate is None else {"learning_rate": learning_rate})})
-    if quantization_aware != "int4":
-        raise InvalidOption("quantization_aware", f"{quantization_aware} must be int4.")
     require_recordable({"run": [run.path], "corpus": corpus, "output": [output]})
     recorded, tuned = run.config(), Run(output)
     require_apart(tuned, "run", [run.path])
+    if is_chief():
+        tuned.require_free(overwrite)
     encoded = _same_text(run, recorded, corpus, progress)
     config = replace(
         recorded,
@@ -213,9 +214,7 @@ def _with_more_epochs(run: Run, recorded: Config, asked: Mapping[str, Any]) -> C
     if recorded.precision == BFLOAT16:
         same.add(("precision", "float32"))  # the way out on a GPU, which cannot continue in bfloat16
     different = {
-        name: value
-        for name, value in asked.items()
-        if name != "epochs" and str(value) != str(values.get(name)) and (name, value) not in same
+        name: value for name, value in asked.items() if name != "epochs" and value != values.get(name) and (name, value) not in same
     }
     if different:
         shown = ", ".join(f"`{name}` {value} (was {values.get(name)})" for name, value in different.items())

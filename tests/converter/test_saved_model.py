@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import reference
+from configs import make_config
 
 PROMPTS = ["The ", "A function", "x", "Raise an exception if the object is not", "\nclass"]
 CHARACTERS = sorted(set("\n\t abcdeé漢😀\u0301\ufeff"))  # with marks that combine, and one that looks like a byte order mark
@@ -97,15 +98,13 @@ def make_run(tmp_path_factory):
     def make(cell="gru", layers=1, unknown="skip", held_out_characters=1500):
         from charedge.runtime.vocabulary import Vocabulary
         from charedge.trainer.model import build_model
-        from charedge.trainer.run import Config, Run
+        from charedge.trainer.run import Run
 
-        units, random = 48, np.random.default_rng(0)
-        shape = {"cell": cell, "layers": layers, "units": units, "embedding_dim": 16, "dropout": 0.0}
-        training = {"sequence_length": 50, "batch_size": 16, "epochs": 1, "learning_rate": 0.01, "validation_split": 0.1}
-        text = {"normalization": "NFD", "unknown": unknown, "corpus": {"files": [], "characters": 0, "sha256": ""}}
+        random = np.random.default_rng(0)
         vocabulary = Vocabulary.of(CHARACTERS)
         run = Run(tmp_path_factory.mktemp("run"))
-        config = Config(**shape, **training, **text, seed=1, precision="float32", versions={})
+        shape = {"cell": cell, "layers": layers, "units": 48, "embedding_dim": 16}
+        config = make_config(**shape, dropout=0.0, weight_drop=0.0, normalization="NFD", unknown=unknown)
         run.write_config(config)
         (run.path / "vocabulary.txt").write_bytes(vocabulary.to_bytes())
         (run.path / "held_out.txt").write_text("".join(random.choice(CHARACTERS, held_out_characters)), encoding="utf-8")

@@ -9,7 +9,7 @@ import tensorflow as tf
 from charedge.trainer import accelerators, loop, memory
 from charedge.trainer.accelerators import Gpu, Hardware, find_gpus, has_nvidia_gpu, resolve_precision
 from charedge.trainer.memory import require_memory
-from charedge.trainer.run import Config
+from configs import make_config
 from conftest import TINY
 
 from charedge import CharedgeError
@@ -149,10 +149,8 @@ def test_without_a_working_nvidia_smi_the_memory_is_unknown(tensorflow_lists, nv
 
 def network(**options):
     """A GRU of one layer of 8192 units: its recurrent matrix alone has 0.8 GB, and Adam keeps two more of that size."""
-    shape = {"cell": "gru", "layers": 1, "units": 8192, "embedding_dim": 16, "batch_size": 2, "sequence_length": 10}
-    others = {"dropout": 0.0, "epochs": 1, "learning_rate": 0.01, "validation_split": 0.1, "normalization": "NFC", "seed": 1}
-    recorded = {"unknown": "skip", "precision": "float32", "corpus": {}, "versions": {}}
-    return Config(**{**shape, **others, **recorded, **options})
+    shape = {"layers": 1, "units": 8192, "embedding_dim": 16, "batch_size": 2, "sequence_length": 10}
+    return make_config(**{**shape, "dropout": 0.0, "weight_drop": 0.0, **options})
 
 
 def test_a_network_too_large_for_a_gpu_is_refused_with_its_name():

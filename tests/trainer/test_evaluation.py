@@ -119,16 +119,21 @@ def test_ids_on_disk_are_read_in_parts(network):
     assert mapped.most == 4 * 11
 
 
-def test_the_way_is_told_up_to_its_end(network):
+def places(reports):
+    assert {(report.stage, report.unit) for report in reports} == {("evaluating", "windows")}
+    return [(report.done, report.total) for report in reports]
+
+
+def test_progress_is_reported_up_to_its_end(network):
     windows, characters = [], []
-    evaluate_windows(network.chunk, network.size, text(36), 7, 2, lambda *place: windows.append(place))
-    evaluate_last_character(network.last, network.size, text(30), 8, 8, 2, lambda *place: characters.append(place))
-    assert windows == [(2, 5), (4, 5), (5, 5)]
-    assert characters == [(8, 11), (11, 11)]
+    evaluate_windows(network.chunk, network.size, text(36), 7, 2, windows.append)
+    evaluate_last_character(network.last, network.size, text(30), 8, 8, 2, characters.append)
+    assert places(windows) == [(2, 5), (4, 5), (5, 5)]
+    assert places(characters) == [(8, 11), (11, 11)]
 
 
 def test_a_protocol_is_chosen_by_its_name(network):
-    ids, told = text(300), []
+    ids, reports = text(300), []
 
     def by(protocol, **options):
         return evaluate_by(protocol, network.model, ids, **options)
@@ -137,5 +142,5 @@ def test_a_protocol_is_chosen_by_its_name(network):
     assert by("carried").nats_per_character == pytest.approx(network.nats(ids).mean(), rel=1e-5)
     assert by("windows") == evaluate_windows(network.chunk, network.size, ids, 256)
     assert by("windows", window=10) == evaluate_windows(network.chunk, network.size, ids, 10)
-    assert by("last-character", stride=50, progress=lambda *place: told.append(place)).predictions == 4
-    assert told == [(4, 4)]
+    assert by("last-character", stride=50, progress=reports.append).predictions == 4
+    assert places(reports) == [(4, 4)]

@@ -1,6 +1,7 @@
 """`charedge finetune`: a finished run, trained to be rounded."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,11 +63,11 @@ def test_the_rounded_kernel_is_octavs(train):
     import tensorflow as tf
     from charedge.converter.rounding import octav_scale
     from charedge.trainer.model import load_model
-    from charedge.trainer.run import Config, Run
+    from charedge.trainer.run import Run
     from charedge.trainer.weight_noise import forward
 
     run = Run(train().path)
-    config = Config(**{**run.config().__dict__, "quantization_aware": "int4"})
+    config = replace(run.config(), quantization_aware="int4")
     model = load_model(run)
     (kernel,) = [w for w in model.get_layer("recurrent_0").weights if w.name == "recurrent_kernel"]
     inputs = {"tokens": tf.constant([[1, 5, 3, 7]]), "state": tf.zeros((1, config.units))}

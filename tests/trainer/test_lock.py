@@ -37,7 +37,7 @@ def test_a_second_process_is_refused_and_told_who_the_first_is(holder, tmp_path)
         pass
     told = str(refusal.value)
     assert f"run is being trained by process {holder.pid} on {socket.gethostname()} since 20" in told
-    assert "choose another --output" in told
+    assert "choose another `output`" in told
 
 
 def test_a_refusal_leaves_the_lock_with_its_holder(holder, tmp_path):

@@ -7,8 +7,7 @@ import pytest
 from charedge.trainer import memory
 from charedge.trainer.accelerators import Hardware
 from charedge.trainer.memory import available_bytes, require_memory, training_bytes
-from charedge.trainer.presets import PRESETS
-from charedge.trainer.run import Config
+from configs import make_config
 
 from charedge import CharedgeError
 
@@ -17,9 +16,7 @@ MEGABYTE = 2**20
 
 def training(vocabulary_size=66, **options):
     """What the estimate is of: a vocabulary's size and a configuration, a GRU of 512 but for some options."""
-    preset = {key: value for key, value in PRESETS["base"].items() if key in Config.__dataclass_fields__}
-    unrelated = {"seed": 1, "unknown": "skip", "precision": "float32", "corpus": {}, "versions": {}}
-    return vocabulary_size, Config(**{**preset, "layers": 1, "units": 512, **unrelated, **options})
+    return vocabulary_size, make_config(**{"layers": 1, "units": 512, **options})
 
 
 @pytest.mark.parametrize(
@@ -73,9 +70,9 @@ def test_a_training_that_does_not_fit_is_refused_with_what_it_needs_and_what_the
     with pytest.raises(CharedgeError) as refusal:
         require_memory(*training(units=65_536), [], Hardware())
     told = str(refusal.value)
-    assert told.startswith("--units 65536, --batch-size 64 and --sequence-length 100 need about ")
+    assert told.startswith("`units` 65536, `batch_size` 64 and `sequence_length` 100 need about ")
     assert f"about {needed / 1e9:,.0f} GB of memory to train and this machine has 20 GB free" in told
-    assert told.endswith("choose fewer --units, a smaller --batch-size or --sequence-length.")
+    assert told.endswith("choose fewer `units`, a smaller `batch_size` or `sequence_length`.")
 
 
 def test_a_training_that_fits_is_let_through(monkeypatch):

@@ -71,7 +71,7 @@ def test_a_run_does_not_replace_what_is_read(run, text, assert_refused, tmp_path
     assert_refused("would replace", text, *options)
     other = tmp_path / "other"
     other.symlink_to(run)
-    assert_refused("is a run that is read", text, "--output", other, "--overwrite", "--teacher", run)
+    assert_refused("are the same folder", text, "--output", other, "--overwrite", "--teacher", run)
 
 
 def test_a_log_in_the_run_folder_is_fine(run, charedge, monkeypatch):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import reference
 from charedge.runtime.vocabulary import Vocabulary
+from configs import make_config
 from conftest import REPOSITORY, TINY, checkpoint, config_of
 
 
@@ -120,11 +121,9 @@ def test_the_tutorial_preset_is_the_tutorial(train):
     config = config_of(train("--preset", "tutorial", "--units", "48", "--epochs", "2").path)
     wanted = {"cell": "gru", "layers": 1, "embedding_dim": 16, "batching": "shuffled", "learning_rate_decay": "none", "warmup": 0}
     assert {name: config[name] for name in wanted} == wanted
-    from charedge.trainer.presets import PRESETS
-
-    tutorial = PRESETS["tutorial"]
+    tutorial = make_config("tutorial")
     names = ("units", "embedding_dim", "batch_size", "sequence_length", "epochs", "learning_rate", "clip_norm", "dropout")
-    assert [tutorial[name] for name in names] == [1024, 256, 64, 100, 20, 0.001, 0.0, 0.0]
+    assert [getattr(tutorial, name) for name in names] == [1024, 256, 64, 100, 20, 0.001, 0.0, 0.0]
 
 
 def test_the_charrnn_preset_has_their_characters_and_split(process, tmp_path):
@@ -250,12 +249,9 @@ def test_a_weight_is_dropped_for_a_whole_window_and_the_rest_made_up_for():
     import keras
     import tensorflow as tf
     from charedge.trainer.model import build_model
-    from charedge.trainer.presets import PRESETS
-    from charedge.trainer.run import Config
     from charedge.trainer.weight_noise import forward
 
-    rest = {"seed": 1, "precision": "float32", "unknown": "skip", "corpus": {}, "versions": {}}
-    config = Config(**{**PRESETS["small"], **rest, "layers": 1, "units": 6, "embedding_dim": 3, "dropout": 0.0, "weight_drop": 0.5})
+    config = make_config(layers=1, units=6, embedding_dim=3, dropout=0.0, weight_drop=0.5)
     keras.config.set_dtype_policy("float32")
     model = build_model(9, config)
     inputs = {"tokens": tf.constant([[1, 2, 3, 4]]), "state": tf.ones((1, 6))}
@@ -275,12 +271,9 @@ def test_a_weight_is_dropped_for_a_whole_window_and_the_rest_made_up_for():
 def test_on_a_gpu_the_layers_ask_for_cudnn_and_meet_its_conditions():
     import keras
     from charedge.trainer.model import build_model
-    from charedge.trainer.presets import PRESETS
-    from charedge.trainer.run import Config
 
-    rest = {"seed": 1, "precision": "float32", "unknown": "skip", "corpus": {}, "versions": {}}
     for cell in ("gru", "lstm"):
-        config = Config(**{**PRESETS["base"], **rest, "cell": cell, "layers": 2, "units": 8, "weight_drop": 0.2, "dropout": 0.1})
+        config = make_config(cell=cell, units=8, weight_drop=0.2)
         model = build_model(9, config, cudnn=True)
         for i in range(2):
             layer = model.get_layer(f"recurrent_{i}")

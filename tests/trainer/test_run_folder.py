@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from charedge.trainer.run import READABLE, Config, Run
+from charedge.trainer.config import OPTIONS, RECORDS, Config
+from charedge.trainer.run import Run
+from configs import make_config
 from conftest import TINY, checkpoint, config_of
 
 from charedge import CharedgeError
@@ -54,7 +56,7 @@ def test_an_edited_configuration_is_one_sentence_that_names_the_file(copy):
 
 
 def test_every_field_of_the_configuration_is_checked():
-    assert READABLE.keys() == Config.__dataclass_fields__.keys()
+    assert [*OPTIONS, *RECORDS] == [*Config.__dataclass_fields__]
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"3", b"null", b"\xff\xfe", b"[" * 100_000, b'{"cell": "\\udcff"}'])
@@ -155,11 +157,9 @@ def test_a_conversion_without_weights_names_the_resume_that_writes_them(copy, ch
 def test_the_best_weights_are_on_the_disk_before_they_are_in_their_place(tmp_path, monkeypatch):
     """Every file that is renamed to model.keras was synced, as whole as it is then."""
     from charedge.trainer.model import build_model, save_model
-    from charedge.trainer.presets import PRESETS
 
     synced, sync, replace = {}, os.fsync, os.replace
-    rest = {"seed": 1, "precision": "float32", "unknown": "skip", "corpus": {}, "versions": {}}
-    config = Config(**{**PRESETS["small"], **rest, "layers": 1, "units": 4, "embedding_dim": 2})
+    config = make_config(layers=1, units=4, embedding_dim=2)
     renamed = []
 
     def fsync(descriptor):
@@ -256,7 +256,7 @@ def test_a_run_that_is_moved_while_it_trains_says_so(charedge, corpus, tmp_path,
     assert not run.exists()
 
 
-@pytest.mark.parametrize(("limit", "way"), [(0, "train again with --overwrite"), (1, "continue with --resume")])
+@pytest.mark.parametrize(("limit", "way"), [(0, "train again with `overwrite`"), (1, "continue with `resume`")])
 def test_what_to_do_without_room_follows_from_what_there_is(tmp_path, limit, way):
     import errno
 

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from charedge.trainer import loop
 from charedge.trainer.dataset import prefetched
+from configs import make_config
 from conftest import TINY
 
 BATCHES = 45  # of the corpus, with TINY's options
@@ -146,11 +147,6 @@ def test_a_gradient_that_is_wrong_stops_the_training_before_its_first_step(chare
 def test_the_gradient_check_passes_here_with_dropped_and_rounded_weights(cell, precision):
     from charedge.trainer.fast_recurrence import FAST_LAYERS
     from charedge.trainer.gradient_check import TOLERANCES, check_gradient
-    from charedge.trainer.presets import PRESETS
-    from charedge.trainer.run import Config
 
-    rest = {"seed": 1, "unknown": "skip", "corpus": {}, "versions": {}}
-    config = Config(
-        **{**PRESETS["base"], **rest, "cell": cell, "precision": precision, "weight_drop": 0.3, "quantization_aware": "int4"}
-    )
+    config = make_config(cell=cell, precision=precision, weight_drop=0.3, quantization_aware="int4")
     assert 0 < check_gradient(config, ["CPU:0"], "auto", FAST_LAYERS) < TOLERANCES[precision] / 3

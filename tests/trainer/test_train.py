@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 from charedge.trainer.lock import locked
+from configs import make_config
 from conftest import TINY, checkpoint, config_of
 
 CONFIG_KEYS = {
@@ -60,8 +61,8 @@ def test_an_untrained_model_is_as_good_as_chance(train):
 
 def test_a_person_sees_losses_speed_and_a_sample(train):
     stderr = train().stderr
-    assert re.search(r"epoch 2/2  train \d\.\d+  validation \d\.\d+ nats \(\d\.\d+ bits\)/char  [\d.]+ k chars/s", stderr)
-    assert stderr.count("\n  '") + stderr.count('\n  "') == 2
+    assert re.search(r"epoch 2/2  training \d\.\d+  validation \d\.\d+ nats \(\d\.\d+ bits\)/char  [\d.]+ k chars/s", stderr)
+    assert stderr.count("\nsample:\n  ") == 2
     assert "oneDNN" not in stderr
     assert "charedge convert" in train().stdout
 
@@ -161,14 +162,11 @@ def test_two_devices_train_what_one_does(tmp_path, corpus, train, process, taugh
 )
 def test_a_cpu_is_divided_where_that_is_faster(monkeypatch, expected, threads, options):
     from charedge.trainer import distribution
-    from charedge.trainer.presets import PRESETS
-    from charedge.trainer.run import Config
 
     monkeypatch.setattr(distribution, "cpu_threads", lambda: threads)
     options = {"windows": 1000, **options}
     windows = options.pop("windows")
-    rest = {"seed": 1, "precision": "float32", "unknown": "skip", "corpus": {}, "versions": {}}
-    assert distribution.faster_cpu_devices(Config(**{**PRESETS["base"], **rest, **options}), windows) == expected
+    assert distribution.faster_cpu_devices(make_config(**options), windows) == expected
 
 
 def test_a_number_of_devices_that_does_not_share_the_batch_is_refused(process, corpus, tmp_path):
