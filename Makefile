@@ -69,11 +69,11 @@ pictures: .venv/installed
 
 # The models that come with the package, from their corpus: hours. What was begun goes on.
 models: .venv/installed
-	$(BIN)/python benchmarks/models.py
+	$(BIN)/python tools/train_models.py
 
 # Don Quijote with its accents, in NFC: make quijote CORPUS=quijote.txt
 quijote: .venv/installed
-	$(BIN)/python benchmarks/models.py quijote --corpus $(CORPUS)
+	$(BIN)/python tools/train_models.py quijote --corpus $(CORPUS)
 
 docs: .venv/installed
 	$(BIN)/python docs/update_help.py

@@ -2,14 +2,16 @@
 
 import sys
 
-from charedge import CharedgeError, load
+import charedge
 
-model, prompt = sys.argv[1:]
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
+path, prompt = sys.argv[1:]
 try:
-    generator = load(model)
+    model = charedge.load(path)
     print(prompt, end="")
-    for piece in generator.stream(prompt, length=300, temperature=0.8):
+    for piece in model.stream(prompt, length=300, temperature=0.8):
         print(piece, end="", flush=True)
     print()
-except CharedgeError as error:
-    sys.exit(f"{error}")
+except charedge.CharedgeError as error:
+    sys.exit(str(error))

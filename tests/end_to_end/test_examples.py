@@ -25,13 +25,13 @@ def rows_of(script, *arguments):
 @pytest.fixture(scope="module")
 def tutorial(corpus, tmp_path_factory):
     output = tmp_path_factory.mktemp("tutorial") / "output"
-    return rows_of("tensorflow_tutorial.py", corpus, "--output", output, "--units", 16, "--epochs", 2)
+    return rows_of("reproductions/tensorflow_tutorial.py", corpus, "--output", output, "--units", 16, "--epochs", 2)
 
 
 @pytest.fixture(scope="module")
 def charrnn(corpus, tmp_path_factory):
     output = tmp_path_factory.mktemp("charrnn") / "output"
-    return rows_of("charrnn.py", corpus, "--output", output, "--units", 16, "--epochs", 2, "--stride", 50)
+    return rows_of("reproductions/charrnn.py", corpus, "--output", output, "--units", 16, "--epochs", 2, "--stride", 50)
 
 
 def test_the_tutorial_prints_each_of_its_rows(tutorial):
@@ -72,3 +72,25 @@ def test_charrnns_data_are_those_of_the_text(charrnn, corpus):
     assert charrnn["B3"] == [f"{boundary:,} to train, {kept - boundary:,} to test"]
     windows = len(range(0, kept - boundary - 100, 50))
     assert charrnn["B4"][0].startswith(f"last character of {windows:,} windows of 100: ")
+
+
+def run_example(script, *arguments):
+    return subprocess.run(
+        list(map(str, [sys.executable, EXAMPLES / script, *arguments])), capture_output=True, text=True, check=False
+    )
+
+
+def test_the_example_in_python_goes_from_a_text_to_a_text(corpus, tmp_path):
+    short = tmp_path / "short.txt"
+    short.write_text(corpus.read_text(encoding="utf-8")[:6000], encoding="utf-8")
+    result = run_example("train.py", short, tmp_path / "short.tflite")
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"short.tflite: [\d,]+ bytes, \d\.\d{4} nats/character\n", result.stdout)
+    written = run_example("write.py", tmp_path / "short.tflite", "The")
+    assert (written.returncode, written.stdout[:3], len(written.stdout) > 300) == (0, "The", True)
+
+
+@pytest.mark.parametrize("script", ["train.py", "write.py"])
+def test_an_example_without_arguments_shows_its_usage(script):
+    result = run_example(script)
+    assert (result.returncode, f"python examples/{script}" in result.stderr) == (1, True)

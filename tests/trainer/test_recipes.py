@@ -130,7 +130,7 @@ def test_the_charrnn_preset_has_their_characters_and_split(process, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("En un lugar de la Mancha, año de 1605, “de cuyo nombre” no quiero acordarme.\n" * 40, encoding="utf-8")
     options = ("--units", "8", "--embedding-dim", "4", "--epochs", "1", "--batch-size", "2")
-    vocabulary = REPOSITORY / "examples" / "charrnn-vocabulary.txt"
+    vocabulary = REPOSITORY / "examples" / "reproductions" / "charrnn-vocabulary.txt"
     result = process("train", text, "--preset", "charrnn", "--vocabulary", vocabulary, "--output", tmp_path / "run", *options)
     assert result.returncode == 0, result.stderr
     run = tmp_path / "run"

@@ -1,7 +1,7 @@
 """TensorFlow's text generation tutorial with charedge, a printed row for each thing that it does.
 
-python examples/tensorflow_tutorial.py shakespeare.txt --output tutorial        20 epochs of a GRU of 1024
-python examples/tensorflow_tutorial.py shakespeare.txt --output tutorial --units 512 --epochs 10
+python examples/reproductions/tensorflow_tutorial.py shakespeare.txt --output tutorial        20 epochs of a GRU of 1024
+python examples/reproductions/tensorflow_tutorial.py shakespeare.txt --output tutorial --units 512 --epochs 10
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """charRNN (an LSTM on Don Quijote, after Karpathy's char-rnn) with charedge, a printed row for each thing that it does.
 
-python examples/charrnn.py quijote.txt --output charrnn        60 epochs, about half an hour on two cores
+python examples/reproductions/charrnn.py quijote.txt --output charrnn        60 epochs, about half an hour on two cores
 """
 
 import argparse
