@@ -13,7 +13,7 @@ import pytest
 from charedge.runtime.progress import Report
 from charedge.runtime.text import NORMALIZATIONS
 from charedge.runtime.vocabulary import Vocabulary
-from charedge.trainer import corpus, encoding
+from charedge.trainer import corpus, encoder, id_cache
 from charedge.trainer.encoding import encode_corpus
 
 from charedge import CharedgeError
@@ -31,7 +31,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def cached(monkeypatch):
     """Every corpus counts as large, and goes to the cache."""
-    monkeypatch.setattr(encoding, "SMALL_BYTES", -1)
+    monkeypatch.setattr(id_cache, "SMALL_BYTES", -1)
 
 
 @pytest.fixture
@@ -64,8 +64,8 @@ def check(encoded, text):
 @pytest.mark.parametrize("small", [-1, 1 << 24])
 @pytest.mark.parametrize("form", NORMALIZATIONS)
 def test_what_is_encoded_in_blocks_is_the_whole_text(write, monkeypatch, form, small):
-    monkeypatch.setattr(encoding, "SMALL_BYTES", small)
-    monkeypatch.setattr(encoding, "SLICE", 3)
+    monkeypatch.setattr(id_cache, "SMALL_BYTES", small)
+    monkeypatch.setattr(encoder, "SLICE", 3)
     random = np.random.default_rng(7)
     for size in [1, 2, 3, 5, 7, 64, 1000]:
         monkeypatch.setattr(corpus, "BLOCK_BYTES", size)
@@ -91,8 +91,8 @@ def test_a_million_marks_in_a_row_are_sorted_as_if_they_were_few(write):
 @pytest.mark.parametrize("small", [-1, 1 << 24])
 @pytest.mark.parametrize("distinct", [256, 257, 20_000])
 def test_ids_take_two_bytes_when_one_is_too_small(write, monkeypatch, small, distinct):
-    monkeypatch.setattr(encoding, "SMALL_BYTES", small)
-    monkeypatch.setattr(encoding, "SLICE", 50)
+    monkeypatch.setattr(id_cache, "SMALL_BYTES", small)
+    monkeypatch.setattr(encoder, "SLICE", 50)
     text = "".join(map(chr, range(0x4E00, 0x4E00 + 200))) * 7 + "".join(map(chr, range(0x4E00, 0x4E00 + distinct)))
     encoded = encode_corpus([write(text)], "NFC")
     assert encoded.ids.text(0, len(text)) == text
@@ -130,7 +130,7 @@ def test_rare_characters_become_unknown(write):
 
 @pytest.mark.parametrize("small", [-1, 1 << 24])
 def test_a_given_vocabulary_is_kept_to(write, monkeypatch, small):
-    monkeypatch.setattr(encoding, "SMALL_BYTES", small)
+    monkeypatch.setattr(id_cache, "SMALL_BYTES", small)
     vocabulary = Vocabulary.parse(b"[UNK]\nc\nz\na\n", "vocabulary.txt")
     encoded = encode_corpus([write("abcab😀")], "NFC", vocabulary, min_count=100)
     assert encoded.vocabulary is vocabulary
@@ -177,8 +177,8 @@ def test_a_small_corpus_leaves_nothing_in_the_cache(write, cache):
 
 def encodings(monkeypatch):
     """How often a text was encoded from now on."""
-    calls, real = [], encoding.Text.write
-    monkeypatch.setattr(encoding.Text, "write", lambda *arguments: calls.append(1) or real(*arguments))
+    calls, real = [], id_cache.Text.write
+    monkeypatch.setattr(id_cache.Text, "write", lambda *arguments: calls.append(1) or real(*arguments))
     return calls
 
 
@@ -253,7 +253,7 @@ def test_a_damaged_entry_is_made_again_with_a_warning(write, cached, cache, suff
 
 @pytest.mark.parametrize("distinct", [100, 300])
 def test_no_flipped_bit_is_trained_on(write, cached, cache, monkeypatch, distinct):
-    monkeypatch.setattr(encoding, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(id_cache, "BLOCK_BYTES", 64)
     random = np.random.default_rng(5)
     text = "".join(chr(0x4E00 + i) for i in range(distinct)) * 3
     path = write(text)
@@ -289,7 +289,7 @@ def test_without_a_cache_a_medium_corpus_is_kept_in_memory_and_a_large_one_refus
     path = write("hello world")
     monkeypatch.setenv("XDG_CACHE_HOME", write("a file", "occupied"))
     check(encode_corpus([path], "NFC"), "hello world")
-    monkeypatch.setattr(encoding, "MEMORY_BYTES", 10)
+    monkeypatch.setattr(id_cache, "MEMORY_BYTES", 10)
     with pytest.raises(CharedgeError, match=r"occupied/charedge \(.*\): make room there, or set XDG_CACHE_HOME"):
         encode_corpus([path], "NFC")
 
@@ -316,7 +316,7 @@ def test_a_full_disk_leaves_nothing_behind(write, cached, cache, monkeypatch):
 
 
 def test_what_turns_out_larger_than_memory_goes_to_the_cache(write, cache, monkeypatch):
-    monkeypatch.setattr(encoding, "MEMORY_BYTES", 1000)
+    monkeypatch.setattr(id_cache, "MEMORY_BYTES", 1000)
     check(encode_corpus([write("hello world\n" * 100, "a.txt.gz")], "NFC"), "hello world\n" * 100)
     assert sorted(path.suffix for path in cache.iterdir()) == [".ids", ".json"]
 
@@ -332,7 +332,7 @@ def test_a_leftover_of_a_killed_process_is_removed_and_what_a_user_made_is_not(w
 
 @pytest.mark.parametrize(("change", "match"), [("grow", "text.txt changed while"), ("vanish", "text.txt does not exist")])
 def test_a_file_that_changes_between_the_passes_is_refused(tmp_path, write, cached, cache, monkeypatch, change, match):
-    path, real = tmp_path / "text.txt", encoding.Text.key
+    path, real = tmp_path / "text.txt", id_cache.Text.key
     write("hello world")
 
     def key(*arguments):
@@ -343,7 +343,7 @@ def test_a_file_that_changes_between_the_passes_is_refused(tmp_path, write, cach
             path.unlink()
         return result
 
-    monkeypatch.setattr(encoding.Text, "key", key)
+    monkeypatch.setattr(id_cache.Text, "key", key)
     with pytest.raises(CharedgeError, match=match):
         encode_corpus([str(path)], "NFC")
     assert list(cache.iterdir()) == []
@@ -359,7 +359,7 @@ def test_a_pipe_is_read_once(monkeypatch):
     reading = pipe()
     check(encode_corpus([f"/dev/fd/{reading}"], "NFC"), "hello world")
     os.close(reading)
-    monkeypatch.setattr(encoding, "MEMORY_BYTES", 5)
+    monkeypatch.setattr(id_cache, "MEMORY_BYTES", 5)
     reading = pipe()
     with pytest.raises(CharedgeError, match="can be read only once"):
         encode_corpus([f"/dev/fd/{reading}"], "NFC")
@@ -369,7 +369,7 @@ def test_a_pipe_is_read_once(monkeypatch):
 @pytest.mark.parametrize("small", [-1, 1 << 24])
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
 def test_progress_rises_to_its_end(write, monkeypatch, small, name):
-    monkeypatch.setattr(encoding, "SMALL_BYTES", small)
+    monkeypatch.setattr(id_cache, "SMALL_BYTES", small)
     monkeypatch.setattr(corpus, "BLOCK_BYTES", 1000)
     path = write(np.random.default_rng(1).integers(97, 123, 30_000, np.uint8).tobytes(), name)
     for _ in range(2):  # the second time from the cache
@@ -385,8 +385,8 @@ def test_progress_rises_to_its_end(write, monkeypatch, small, name):
 def test_two_processes_may_encode_the_same_corpus(write, cache):
     path = write("hello world\n" * 100_000)
     code = (
-        "import sys; from charedge.trainer import encoding; encoding.SMALL_BYTES = -1;"
-        "e = encoding.encode_corpus(sys.argv[1:], 'NFC'); print(e.sha256, e.ids[:].sum())"
+        "import sys; from charedge.trainer import id_cache; id_cache.SMALL_BYTES = -1;"
+        "from charedge.trainer import encoding; e = encoding.encode_corpus(sys.argv[1:], 'NFC'); print(e.sha256, e.ids[:].sum())"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE) for _ in range(2)]
     outputs = [process.communicate()[0] for process in processes]
