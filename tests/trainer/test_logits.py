@@ -120,8 +120,6 @@ def gpu(monkeypatch):
 @pytest.fixture
 def graphs(monkeypatch):
     """The graphs of all the readers that are compiled."""
-    from charedge.converter import temperature
-
     found, compile_reader = [], logits.compile_reader
 
     def compiled(*arguments, **options):
@@ -129,7 +127,7 @@ def graphs(monkeypatch):
         found.append(read.get_concrete_function().graph)
         return read
 
-    for module in (logits, evaluation, temperature):
+    for module in (logits, evaluation):
         monkeypatch.setattr(module, "compile_reader", compiled)
     return found
 
@@ -142,8 +140,8 @@ def test_with_a_gpu_there_keras_would_take_it(gpu):
 
 
 @CELLS
-def test_the_reference_is_read_on_the_cpu_where_there_is_a_gpu(cell, gpu, graphs, train):
-    from charedge.converter.convert import convert_run
+def test_the_reference_is_read_on_the_cpu_where_there_is_a_gpu(cell, gpu, graphs, train, tmp_path):
+    from charedge import convert
 
     run = Run(train("--cell", cell).path)
     model = load_model(run, FAST_LAYERS)
@@ -151,7 +149,7 @@ def test_the_reference_is_read_on_the_cpu_where_there_is_a_gpu(cell, gpu, graphs
     ids = run.vocabulary().encode(run.held_out())[:300]
     for protocol in ("carried", "windows", "last-character"):
         evaluate_by(protocol, model, ids)
-    convert_run(run, ["float32"], fit_temperature=True)
+    convert(run, tmp_path / "m.tflite", quantization="float32", fit_temperature=True)
     list(read_text(load_model(run), ids))
     assert len(graphs) == 6
     for graph in graphs:

@@ -114,7 +114,7 @@ def test_the_teachers_are_recorded_in_the_run_and_in_the_file(teachers, student,
     ("options", "status", "match"),
     [
         (("--teacher", "missing"), 1, "missing is not a run folder"),
-        (("--teacher-weight", "0.5"), 2, "needs a --teacher"),
+        (("--teacher-weight", "0.5"), 2, "needs --teacher"),
         (("--teacher", "RUN", "--teacher-weight", "0"), 2, "--teacher-weight 0.0 must be above 0"),
         (("--teacher", "RUN", "--min-count", "30"), 1, "predicts other characters"),
     ],
