@@ -130,6 +130,8 @@ def encode_corpus(
             too many distinct characters; or a large corpus finds no place in the cache.
     """
     found = find_sources(sources)
+    if len(found) > 1 and (empty := [source.name for source in found if not source.size() and not source.is_pipe()]):
+        say(f"warning: {len(empty):,} of {len(found):,} files are empty, {empty[0]} among them")
     provisional, census = _encode(Text(found, normalization, vocabulary if unknown == "skip" else None), progress)
     if vocabulary is None:
         frequent = [character for character, count in zip(census.alphabet, census.counts, strict=True) if count >= min_count]
@@ -274,6 +276,9 @@ class Text:
             for chunk in source.chunks(self.normalization, advance):
                 encoder.add(chunk)
         census = encoder.census()
+        if not census.characters:
+            are = "are" if len(self.sources) > 1 else "is"
+            raise CharedgeError(f"{' and '.join(source.name for source in self.sources)} {are} empty: give a file with text in it.")
         if not census.alphabet:
             raise CharedgeError("the text has no character of the vocabulary: give one like that which the model was trained on.")
         if len(census.alphabet) == 1:
