@@ -33,6 +33,7 @@ SAMPLE_SEPARATOR = "----"
 SHOWN_TOKENS = 80
 MAX_SAMPLES = 10_000
 MAX_CHARACTERS = 10_000_000  # of a benchmark, which keeps the time of each
+LISTED = 8  # names of files that `info` shows; its JSON has all
 TOLD_CHARACTERS, TOLD_SECONDS = 10_000, 10.0
 
 
@@ -290,7 +291,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
     if isinstance(value, list):
-        return " ".join(map(str, value))
+        return " ".join([*map(str, value[:LISTED]), *(["and others"] if len(value) > LISTED else [])])
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from fork_server import COMMANDS, ForkServer
 from model_files import build_model_file, kept_model_file
 
 REPOSITORY = Path(__file__).parent.parent
@@ -66,13 +67,20 @@ def command(*arguments, python=sys.executable):
 
 @pytest.fixture(scope="session")
 def process():
-    """Run the command line as a process of its own: `process("info", path)` -> CompletedProcess with text."""
+    """Run the command line as a process of its own: `process("info", path)` -> CompletedProcess with text.
+
+    A command that needs TensorFlow is a fork of a process that has imported it, unless there are options of `subprocess.run`.
+    """
+    server = ForkServer()
 
     def call(*arguments, python=sys.executable, **options):
+        if arguments[0] in COMMANDS and python == sys.executable and not options:
+            return server.run([str(argument) for argument in arguments])
         options = {"capture_output": True, "text": True, "encoding": "utf-8", **options}
         return subprocess.run(command(*arguments, python=python), check=False, **options)
 
-    return call
+    yield call
+    server.stop()
 
 
 @pytest.fixture(scope="session")

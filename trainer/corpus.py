@@ -87,14 +87,9 @@ class Source:
             progress: called with how many stored bytes were read since the last call.
 
         Raises:
-            CharedgeError: it is missing, unreadable, empty, binary or not UTF-8.
+            CharedgeError: it is missing, unreadable, binary or not UTF-8.
         """
-        empty = True
-        for chunk in normalized_chunks(decode_blocks(self._uncompressed(progress), self.name), normalization):
-            empty = False
-            yield chunk
-        if empty:
-            raise CharedgeError(f"{self.name} is empty: give a file with text in it.")
+        yield from normalized_chunks(decode_blocks(self._uncompressed(progress), self.name), normalization)
 
     def _uncompressed(self, progress: Callable[[int], object]) -> Iterator[bytes]:
         if not self.compressed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -106,6 +107,8 @@ def encode_corpus(
             too many distinct characters; or a large corpus finds no place in the cache.
     """
     found = find_sources(sources, progress)
+    if len(found) > 1 and (empty := [source.name for source in found if not source.size() and not source.is_pipe()]):
+        warnings.warn(f"{len(empty):,} of {len(found):,} files are empty, {empty[0]} among them.", stacklevel=2)
     provisional, census = provisional_ids(Text(found, normalization, vocabulary if unknown == "skip" else None), progress)
     if vocabulary is None:
         frequent = [character for character, count in zip(census.alphabet, census.counts, strict=True) if count >= min_count]

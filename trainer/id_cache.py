@@ -55,6 +55,9 @@ class Text:
             for chunk in source.chunks(self.normalization, advance):
                 encoder.add(chunk)
         census = encoder.census()
+        if not census.characters:
+            are = "are" if len(self.sources) > 1 else "is"
+            raise CharedgeError(f"{' and '.join(source.name for source in self.sources)} {are} empty: give a file with text in it.")
         if not census.alphabet:
             raise CharedgeError("the text has no character of the vocabulary: give one like that which the model was trained on.")
         if len(census.alphabet) == 1:

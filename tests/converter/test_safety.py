@@ -208,6 +208,16 @@ def test_an_epoch_whose_loss_was_no_number_does_not_spoil_the_file(run, charedge
     assert training["validation_nats_per_character"] == float(others[0].split(",")[2])
 
 
+def test_info_names_the_first_files_of_a_long_corpus(run, charedge, destination):
+    config = json.loads((run / "config.json").read_text())
+    config["corpus"]["files"] = [f"/texts/{number}.txt" for number in range(1200)]
+    (run / "config.json").write_text(json.dumps(config))
+    assert charedge("convert", run, "--output", destination).status == 0
+    card = charedge("info", destination).stdout
+    assert "files 0.txt 1.txt 2.txt 3.txt 4.txt 5.txt 6.txt 7.txt and others, characters" in card
+    assert len(json.loads(charedge("info", destination, "--json").stdout)["training"]["corpus"]["files"]) == 1000
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [("--name", os.fsdecode(b"bard\xff")), ("--author", "two\nlines"), ("--license", "x" * 1_000_000)],

@@ -71,7 +71,6 @@ def test_no_network_is_said_in_a_sentence(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "data", "match"),
     [
-        ("a.txt", b"", "is empty"),
         ("a.txt", b"abc\xffdef", "at byte 3"),
         ("a.txt", b"ab\x00cd", "offset 2"),
         ("a.txt", "hello".encode("utf-16"), "looks like UTF-16"),

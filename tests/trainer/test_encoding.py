@@ -82,6 +82,22 @@ def test_each_file_is_a_text_of_its_own(write):
     assert encoded.files == [first, second, third]
 
 
+@pytest.mark.parametrize("small", [-1, 1 << 24])
+def test_an_empty_file_among_others_is_named_and_adds_nothing(write, monkeypatch, capsys, small):
+    monkeypatch.setattr(encoding, "SMALL_BYTES", small)
+    files = [write("", "1.txt"), write("hello", "2.txt"), write("", "3.txt.gz"), write("\ufeff", "4.txt"), write("", "5.txt")]
+    check(encode_corpus(files, "NFC"), "hello")
+    warning = capsys.readouterr().err
+    assert f"warning: 2 of 5 files are empty, {files[0]} among them" in warning
+    encode_corpus(files[1:2], "NFC")
+    assert "empty" not in capsys.readouterr().err
+
+
+def test_files_that_are_all_empty_are_refused(write):
+    with pytest.raises(CharedgeError, match=r"1\.txt and .*2\.txt.gz are empty"):
+        encode_corpus([write("", "1.txt"), write("", "2.txt.gz")], "NFC")
+
+
 def test_a_million_marks_in_a_row_are_sorted_as_if_they_were_few(write):
     half = 500_000
     encoded = encode_corpus([write("a" + "\u0315\u0300" * half + "\nb")], "NFC")

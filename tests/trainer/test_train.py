@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import math
+import os
 import re
 import signal
 import subprocess
@@ -80,7 +81,7 @@ def test_the_model_loads_in_plain_keras(train):
 
 
 def test_the_same_seed_trains_the_same_weights(train, tmp_path, corpus, process):
-    assert process("train", corpus, "--output", tmp_path / "again", *TINY).returncode == 0
+    assert process("train", corpus, "--output", tmp_path / "again", *TINY, env=os.environ).returncode == 0
     expected, found = checkpoint(train().path), checkpoint(tmp_path / "again")
     assert expected.keys() == found.keys()
     assert all((expected[key] == found[key]).all() for key in expected)
