@@ -75,12 +75,12 @@ def become(request):
 
 
 if __name__ == "__main__":
-    from charedge.runtime.cli import require_tensorflow
+    from charedge.trainer.installation import require_tensorflow
 
     require_tensorflow("train", "train")
-    for module in ("trainer.loop", "trainer.curves", "trainer.evaluation", "converter.saved_model"):
+    for module in ("trainer.loop", "trainer.curves", "trainer.evaluation", "trainer.training", "converter.saved_model"):
         import_module(f"charedge.{module}")
     serve()
-    from charedge.runtime.__main__ import main
+    from charedge.__main__ import main
 
     main()

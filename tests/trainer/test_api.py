@@ -305,10 +305,6 @@ def test_finetuning_starts_from_the_run(trained, tmp_path):
 
 def test_from_a_text_to_a_generated_one_in_python(tmp_path):
     pytest.importorskip("tensorflow")
-    try:
-        hasattr(library, "convert") or pytest.skip("there is no charedge.convert yet")
-    except ImportError:
-        pytest.skip("there is no charedge.convert yet")
     run = library.train("python-docs", tmp_path / "run", **TINY, epochs=1, learning_rate=0.01)
     library.convert(run, tmp_path / "docs.tflite")
     model = library.load(tmp_path / "docs.tflite")
