@@ -87,7 +87,7 @@ app = typer.Typer(
     help="Character-level language models from text to a small device.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    **PLAIN,
+    **{**PLAIN, "add_completion": True},
 )
 
 

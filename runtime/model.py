@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .bundled import find_model
+from .bundled import DEFAULT, find_model
 from .errors import CharedgeError, InvalidOption
 from .interpreter import Step
 from .manifest import Manifest
@@ -36,12 +36,12 @@ class UnknownCharacters(UserWarning):
     """A text has characters that the model's vocabulary lacks; they were left out."""
 
 
-def load(path: str | Path, threads: int = 1, interpreter: str | None = None) -> Model:
+def load(path: str | Path = DEFAULT, threads: int = 1, interpreter: str | None = None) -> Model:
     """Load a model file, in the order of trust: ZIP and manifest, SHA-256, interpreter, shapes, probe.
 
     Args:
         path: a file made by `charedge.convert`, or the name of a model that comes with charedge: `shakespeare` or
-            `shakespeare-tiny`.
+            `shakespeare-tiny`; by default the first of these.
         threads: of the interpreter; 1 costs the least processor time, more are faster where cores are idle.
         interpreter: `ai-edge-litert` or `tflite-runtime`; by default the first that is installed and fits.
 

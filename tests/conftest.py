@@ -74,7 +74,7 @@ def process():
     server = ForkServer()
 
     def call(*arguments, python=sys.executable, **options):
-        if arguments[0] in COMMANDS and python == sys.executable and not options:
+        if arguments and arguments[0] in COMMANDS and python == sys.executable and not options:
             return server.run([str(argument) for argument in arguments])
         options = {"capture_output": True, "text": True, "encoding": "utf-8", **options}
         return subprocess.run(command(*arguments, python=python), check=False, **options)

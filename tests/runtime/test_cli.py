@@ -308,3 +308,10 @@ def test_any_locale_writes_utf8(models, process, locale):
     environment = {"PATH": os.environ["PATH"], "LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     result = process("generate", made.path, "--length", "40", "--seed", "1", env=environment)
     assert result.stdout == load(made.path).generate("", 40, seed=1)
+
+
+@pytest.mark.parametrize(("words", "expected"), [("charedge gen", "generate"), ("charedge generate --temp", "--temperature")])
+def test_a_shell_can_complete_commands_and_options(process, words, expected):
+    environment = {"_CHAREDGE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    result = process(env={**os.environ, **environment})
+    assert (result.returncode, result.stdout.split(), result.stderr) == (0, [expected], "")

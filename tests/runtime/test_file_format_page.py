@@ -45,7 +45,7 @@ def test_the_pages_reader_reads_what_ours_reads(models, reader, options):
 
 @pytest.mark.parametrize("unknown", ["skip", "unk"])
 @pytest.mark.parametrize("normalization", ["NFC", "NFD", "NFKC", "NFKD", "none"])
-@pytest.mark.filterwarnings("ignore::charedge.runtime.UnknownCharacters")
+@pytest.mark.filterwarnings("ignore::charedge.UnknownCharacters")
 def test_the_pages_rules_for_text_and_loss_are_ours(models, reader, unknown, normalization):
     text = "\ufeffA na\u0131ve fi\ufb01re\r\nma\u00f1ana\rA\u030a\ufeff \u4e00B"
     made = models(characters="\nABaefimnr\u0303\u00f1\u00c5", unknown=unknown, normalization=normalization)
