@@ -18,7 +18,7 @@ from ..runtime.errors import CharedgeError, InvalidOption
 from ..runtime.manifest import RequiredInterpreter
 from ..runtime.progress import Progress, Report, no_progress
 from ..runtime.text import harmless
-from ..trainer.installation import require_tensorflow
+from ..trainer.installation import require_installed, require_tensorflow
 from ..trainer.run import Run
 from .outputs import check_file, check_folder, check_saved_model, write_file
 from .profiles import PROFILES
@@ -242,6 +242,7 @@ def _build(run: Run, quantizations: Sequence[str], texts: dict[str, str | None],
     Raises:
         CharedgeError: TensorFlow is not installed, the run is damaged or its parts disagree, or no interpreter is installed.
     """
+    require_installed("convert", "convert")
     config, vocabulary = run.config(), run.vocabulary()
     progress(Report("converting", message=f"converting {run.path} to {', '.join(quantizations)}"))
     require_tensorflow("convert", "convert")

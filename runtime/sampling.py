@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -68,7 +68,7 @@ class Sampling:
             return isinstance(value, Integral)
 
         def between(low: float, value: object, high: float) -> bool:
-            return isinstance(value, Real) and low <= float(value) <= high
+            return isinstance(value, Real) and low <= cast(Any, value) <= high  # an integer may be too large for a float
 
         check(between(0, self.temperature, LARGEST), "temperature", f"from 0 (greedy) to {LARGEST:g}")
         check(is_integer(self.top_k) and self.top_k >= 0, "top_k", "an integer from 0 (off) up")

@@ -57,8 +57,9 @@ def charedge(capsys):
 
 
 def heed_ctrl_c():
-    """In a child: what a shell runs in the background ignores SIGINT, and so would what it starts."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """In a child: what a shell runs in the background ignores SIGINT, under nohup SIGHUP, and so would what it starts."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def command(*arguments, python=sys.executable):

@@ -10,6 +10,22 @@ from ..runtime.errors import CharedgeError
 from ..runtime.interpreter import quiet_stderr
 
 
+def require_installed(command: str, extra: str) -> None:
+    """Check that TensorFlow is installed, without importing it.
+
+    Args:
+        command: the function or command that needs it.
+        extra: the extra of the distribution that installs it.
+
+    Raises:
+        CharedgeError: it is not.
+    """
+    if find_spec("tensorflow") is None:
+        raise CharedgeError(
+            f"`charedge {command}` needs TensorFlow, which a device does without: run `pip install 'charedge[{extra}]'`."
+        )
+
+
 def require_tensorflow(command: str, extra: str) -> None:
     """Import TensorFlow, without its greetings.
 
@@ -20,10 +36,7 @@ def require_tensorflow(command: str, extra: str) -> None:
     Raises:
         CharedgeError: TensorFlow is not installed, or Keras runs on another backend in this process.
     """
-    if find_spec("tensorflow") is None:
-        raise CharedgeError(
-            f"`charedge {command}` needs TensorFlow, which a device does without: run `pip install 'charedge[{extra}]'`."
-        )
+    require_installed(command, extra)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its greetings would bury our own lines
     os.environ["KERAS_BACKEND"] = "tensorflow"  # also where the user's own programs run Keras on another one
     with quiet_stderr():

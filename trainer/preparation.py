@@ -145,6 +145,7 @@ def plan_resume(
         CharedgeError: an argument differs, the text is another one, or the run cannot be read.
     """
     run = Run(output)
+    require_recordable({"corpus": corpus, "output": [output]})
     recorded = run.config()
     asked: dict[str, Any] = {**({} if preset is None else {"preset": preset}), **given}
     asked |= {} if init_from is None else {"init_from": str(init_from)}

@@ -115,17 +115,17 @@ def test_any_number_gives_a_text_or_an_error_that_names_the_option(generator):
 @pytest.mark.parametrize(
     ("options", "status"),
     [
-        (["`temperature`", "1e38"], 2),
-        (["`temperature`", "1e30"], 0),
-        (["`logit_bias`", "e=1e39"], 2),
-        (["`logit_bias`", "e=-1e30"], 0),
-        (["`repetition_penalty`", "1e-39"], 2),
-        (["`repetition_penalty`", "1e-30", "`logit_bias`", "e=1e30", "`temperature`", "1e30"], 0),
-        (["`temperature`", "5e-324", "`top_p`", "5e-324"], 0),
+        (["--temperature", "1e38"], 2),
+        (["--temperature", "1e30"], 0),
+        (["--logit-bias", "e=1e39"], 2),
+        (["--logit-bias", "e=-1e30"], 0),
+        (["--repetition-penalty", "1e-39"], 2),
+        (["--repetition-penalty", "1e-30", "--logit-bias", "e=1e30", "--temperature", "1e30"], 0),
+        (["--temperature", "5e-324", "--top-p", "5e-324"], 0),
     ],
 )
 def test_extreme_numbers_on_the_command_line(made, charedge, options, status):
-    result = charedge("generate", made.path, "`length`", "20", "`seed`", "1", *options)
+    result = charedge("generate", made.path, "--length", "20", "--seed", "1", *options)
     assert (result.status, status == 0 or result.stderr.startswith(f"charedge: {options[0]} ")) == (status, True), result.stderr
 
 

@@ -103,7 +103,7 @@ WIDE, NARROW = 2**63 - 1, 2**31 - 1
         ("armv7l", NARROW, (3, 11), "2.36", EITHER, "run `pip install 'tflite-runtime>=2.14.0' 'numpy<2'`"),
         ("armv7l", NARROW, (3, 13), "2.41", EITHER, "end with Python 3.11, and this is 3.13, so use an earlier Python or a 64-bit"),
         ("x86_64", WIDE, (3, 12), "2.39", TFLITE, "end with Python 3.11, and this is 3.12, so use an earlier Python"),
-        ("armv7l", NARROW, (3, 11), "2.36", LITERT, "so use tflite-runtime, with a file of `--quantization int8`"),
+        ("armv7l", NARROW, (3, 11), "2.36", LITERT, "so use tflite-runtime, with a file of `quantization` int8"),
         ("aarch64", WIDE, (3, 10), "2.31", EITHER, "no interpreter runs on glibc 2.31, so use a system with 2.34 or later"),
         ("armv6l", NARROW, (3, 11), "2.36", EITHER, "no wheels for armv6l"),
     ],

@@ -31,8 +31,10 @@ def test_a_folder_gives_its_texts_sorted_by_path(tmp_path):
     write(tmp_path / "z.txt", b"3")
     write(tmp_path / "b" / "x.txt.gz", gzip.compress(b"2"))
     write(tmp_path / "a" / "y.txt", b"1")
-    write(tmp_path / "a" / "ignored.md", b"no")
-    assert read([str(tmp_path)]) == "123"
+    write(tmp_path / "c" / "readme.md", b"4")
+    write(tmp_path / "c" / "page.rst.gz", gzip.compress(b"5"))
+    write(tmp_path / "a" / "ignored.py", b"no")
+    assert read([str(tmp_path)]) == "12543"
 
 
 def test_the_text_is_normalised_as_asked(tmp_path):
@@ -76,7 +78,7 @@ def test_no_network_is_said_in_a_sentence(tmp_path, monkeypatch):
         ("a.txt", "hello".encode("utf-16"), "looks like UTF-16"),
         ("a.txt.gz", b"no gzip", "no whole gzip"),
         ("a.txt.gz", gzip.compress(b"x" * 1000, mtime=0)[:-9], "no whole gzip"),
-        ("a/b.md", b"folder without text", "holds no"),
+        ("a/b.py", b"folder without text", "holds no"),
     ],
 )
 def test_a_corpus_that_is_no_text_is_refused(tmp_path, name, data, match):

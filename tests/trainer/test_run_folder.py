@@ -151,7 +151,7 @@ def test_best_weights_that_no_checkpoint_holds_are_not_replaced_by_others(copy, 
 def test_a_conversion_without_weights_names_the_resume_that_writes_them(copy, charedge, tmp_path):
     (copy / "model.keras").unlink()
     result = charedge("convert", copy, "--output", tmp_path / "m.tflite")
-    assert (result.status, f"`charedge train --resume --output {copy}` writes it" in result.stderr) == (1, True), result.stderr
+    assert (result.status, "resume the training, which writes it" in result.stderr) == (1, True), result.stderr
 
 
 def test_the_best_weights_are_on_the_disk_before_they_are_in_their_place(tmp_path, monkeypatch):
