@@ -82,18 +82,19 @@ SMALL_MODELS = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import models
+import train_models
 
-models.RECIPES = {"shakespeare": ("--preset", "small", "--units", 24, "--embedding-dim", 8, "--epochs", 1)}
-models.NAMES, models.FOLDER = ("shakespeare",), Path(sys.argv[2])
+small = {"preset": "small", "units": 24, "embedding_dim": 8, "epochs": 1}
+train_models.RECIPES = {"shakespeare": small}
+train_models.NAMES, train_models.FOLDER = ("shakespeare",), Path(sys.argv[2])
 sys.argv[1:] = sys.argv[3:]
-models.main()
+train_models.main()
 """
 
 
 def test_models_are_trained_converted_and_measured_and_a_second_time_goes_on(corpus, tmp_path):
     options = ("--corpus", corpus, "--runs", tmp_path / "runs")
-    program = [sys.executable, "-c", SMALL_MODELS, REPOSITORY / "benchmarks", tmp_path, *options]
+    program = [sys.executable, "-c", SMALL_MODELS, REPOSITORY / "tools", tmp_path, *options]
     result = subprocess.run([str(part) for part in program], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "shakespeare.tflite").exists()

@@ -63,7 +63,7 @@ def test_charrnn_prints_each_of_its_rows(charrnn):
 
 def test_charrnns_data_are_those_of_the_text(charrnn, corpus):
     text = corpus.read_text(encoding="utf-8")
-    listed = (EXAMPLES / "charrnn-vocabulary.txt").read_text(encoding="utf-8").split("\n")[1:-1]
+    listed = (EXAMPLES / "reproductions" / "charrnn-vocabulary.txt").read_text(encoding="utf-8").split("\n")[1:-1]
     known = {{"\\n": "\n", "\\t": "\t", "\\r": "\r", "\\\\": "\\"}.get(token, token) for token in listed}
     kept = sum(character in known for character in text)
     boundary = int(kept * 0.8)
