@@ -8,11 +8,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from charedge.program import as_options
 from charedge.runtime import wheels
 from charedge.runtime.interpreter import MODULES, installed_interpreters
 from charedge.runtime.model_file import read_model_file
 from conftest import REPOSITORY
+
+from charedge.program import as_options
 
 EITHER = {"ai-edge-litert": "2.3.0", "tflite-runtime": "2.14.0"}
 LITERT, TFLITE = ({name: EITHER[name]} for name in EITHER)
@@ -130,7 +131,8 @@ def test_an_interpreter_that_is_not_installed_is_asked_for(model, charedge):
     missing = set(MODULES) - {found.name for found in installed_interpreters()}
     for name in missing:
         result = charedge("verify", model.path, "--interpreter", name)
-        assert (result.status, name in result.stderr, as_options(wheels.advice({name: needs[name]})) in result.stderr) == (1, True, True)
+        advice = as_options(wheels.advice({name: needs[name]}))
+        assert (result.status, name in result.stderr, advice in result.stderr) == (1, True, True)
     assert missing, "this environment has one of them alone"
 
 
