@@ -92,6 +92,7 @@ power-cuts: .venv/installed
 
 # The workstation: TensorFlow, LiteRT and the tools.
 .venv/installed: pyproject.toml setup.py
+	@echo 'installing TensorFlow and the tools into .venv: 2.8 GB, some minutes in which pip prints nothing'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
