@@ -16,13 +16,13 @@ from .console import PLAIN, say
 from .runtime.errors import CharedgeError, InvalidOption
 from .streams import STDOUT, drop, write_error
 
-ROOMS = {
-    **dict.fromkeys(("train", "finetune", "evaluate"), "trainer."),
-    "convert": "converter.",
-    "demo": "demo_",
-    **dict.fromkeys(("generate", "score", "info", "verify", "bench"), "runtime."),
+MODULES = {
+    **dict.fromkeys(("train", "finetune", "evaluate"), "trainer.cli"),
+    "convert": "converter.cli",
+    "demo": "demo_cli",
+    **dict.fromkeys(("generate", "score", "info", "verify", "bench"), "runtime.cli"),
 }
-"""Where each command is; in the order of `charedge --help`."""
+"""The module of each command, in the order of `charedge --help`."""
 FIELD = re.compile(r"`([a-z][a-z0-9_]*)`")
 """An argument of the Python API in a message."""
 POSITIONAL = {"corpus": "CORPUS", "run": "RUN", "model": "MODEL", "file": "FILE"}
@@ -37,13 +37,13 @@ class Commands(TyperGroup):
     """All commands, each imported when it is called; an error in any of them becomes a sentence on stderr and an exit status."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(ROOMS)
+        return list(MODULES)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in ROOMS:
+        if cmd_name not in MODULES:
             return None
-        room = import_module(f".{ROOMS[cmd_name]}cli", __package__)
-        return typer.main.get_group(room.app).commands[cmd_name]
+        module = import_module(f".{MODULES[cmd_name]}", __package__)
+        return typer.main.get_group(module.app).commands[cmd_name]
 
     def invoke(self, ctx: Any) -> Any:
         warnings.showwarning = lambda message, *_, **__: say(f"warning: {as_options(message)}")

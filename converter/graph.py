@@ -34,7 +34,7 @@ TENSOR_TYPES = {
 class Tensor:
     """A value in the graph; a constant if it has `data`.
 
-    `scale` says what one level of a quantised constant is worth: one value for all of it, or one for each of its rows.
+    `scale` is the value of one level of a quantised constant: one value for all of it, or one for each of its rows.
     """
 
     name: str

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..runtime.errors import CharedgeError, InvalidOption
 from ..runtime.files import write_atomically
+from ..trainer.outputs import require_outside
 from ..trainer.run import Run
 from .folders import is_saved_model
 
@@ -108,23 +109,10 @@ def _require_writable(field: str, output: Path, folder: Path) -> None:
 
 
 def _require_outside(field: str, output: Path, run: Run) -> None:
-    """Refuse an output in the run folder that is read, or over one of its files, however they are linked.
-
+    """
     Raises:
-        InvalidOption: the output would change the run.
+        InvalidOption: the output would change the run that is read.
+        CharedgeError: the system refuses to look at the place.
     """
     with _as_sentence(field, output):
-        folder = _identity(run.path)
-        places = (output.parent.resolve() / output.name, output.resolve())
-        inside = any(_identity(path) == folder for place in places for path in (place, *place.parents))
-        if inside or _identity(output) in {_identity(path) for path in run.path.rglob("*")}:
-            raise InvalidOption(field, f"{output} is in the run {run.path}, which is read: choose a place outside it.")
-
-
-def _identity(path: Path) -> object:
-    """What two paths to the same file or folder have in common, whether it exists or not."""
-    try:
-        status = path.stat()
-    except OSError:
-        return os.path.realpath(path)
-    return status.st_dev, status.st_ino
+        require_outside(field, output, run)

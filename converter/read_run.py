@@ -1,4 +1,4 @@
-"""What a conversion reads of a run folder: the weights, the texts as ids, and what the manifest tells of the training."""
+"""What a conversion reads of a run folder: the weights, the texts as ids, and what the manifest records of the training."""
 
 from __future__ import annotations
 
@@ -10,18 +10,13 @@ import numpy as np
 
 from ..runtime.errors import CharedgeError
 from ..runtime.vocabulary import UNKNOWN_ID
-from ..trainer.run import Config, Run
+from ..trainer.config import Config, recipe
+from ..trainer.run import Run
 from .step import Layer, Weights
 
 if TYPE_CHECKING:
     import keras
 
-RECIPE = (
-    *("preset", "batching", "sequence_length", "batch_size", "learning_rate", "learning_rate_decay", "warmup", "clip_norm"),
-    *("dropout", "output_dropout", "embedding_dropout", "weight_drop", "weight_decay", "average", "quantization_aware"),
-    *("validation_split", "precision", "seed"),
-)
-"""What the manifest tells of how a model was trained, where it is not off."""
 MAX_NAMED_FILES = 1000  # of the corpus: a manifest has its bounds
 
 
@@ -79,7 +74,7 @@ def read_weights(model: keras.Model, config: Config) -> Weights:
 
 
 def training_record(run: Run, config: Config, temperature: float | None) -> dict[str, object]:
-    """What the manifest tells of the training; of the corpus' files only the names, not where they lay.
+    """What the manifest records of the training; of the corpus' files only the names, not where they lay.
 
     Args:
         run: the run.
@@ -105,9 +100,11 @@ def training_record(run: Run, config: Config, temperature: float | None) -> dict
 
 def _recipe(config: Config) -> dict[str, object]:
     """How a model was trained; of other runs only the names, not where they lay."""
-    recipe = {name: value for name in RECIPE if (value := getattr(config, name))}
+    recorded: dict[str, object] = recipe(config)
+    if config.quantization_aware:
+        recorded["quantization_aware"] = config.quantization_aware
     if config.initialized_from:
-        recipe["initialized_from"] = Path(config.initialized_from).name
+        recorded["initialized_from"] = Path(config.initialized_from).name
     if config.teachers:
-        recipe |= {"teachers": [Path(path).name for path in config.teachers], "teacher_weight": config.teacher_weight}
-    return recipe
+        recorded |= {"teachers": [Path(path).name for path in config.teachers], "teacher_weight": config.teacher_weight}
+    return recorded

@@ -1,4 +1,4 @@
-"""4-bit rounding that costs little: a scale for each output by OCTAV, then GPTQ, where later weights mend earlier ones' errors."""
+"""4-bit rounding that costs little: a scale for each output by OCTAV, then GPTQ: later weights compensate for earlier errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def gptq(weights: np.ndarray, scale: np.ndarray, moment: np.ndarray) -> np.ndarr
 
     Args:
         weights: float [outputs, inputs].
-        scale: float32 [outputs], what a level is worth.
+        scale: float32 [outputs], the value of one level.
         moment: float64 [inputs, inputs], the mean of x x^T over the inputs x that the matrix meets.
 
     Returns:

@@ -123,7 +123,7 @@ def fit_temperature(model: keras.Model, run: Run, progress: Progress = no_progre
     """
     stage = "fitting the temperature"
     ids = held_out_ids(run, 1 + MOST_LOGITS // model.get_layer(LOGITS).units)
-    parts = read_text(model, ids, lambda done, total: progress(Report(stage, done, total, "characters")))
+    parts = read_text(model, ids, progress, stage)
     fit = best_temperature(parts, ids[1:])
     over = f"over {len(ids) - 1:,} held-out characters"
     if fit.temperature == 1:

@@ -1,4 +1,4 @@
-"""`python -m charedge.runtime` is `python -m charedge`, for a device whose wheel has this room alone in mind."""
+"""`python -m charedge.runtime` is the same program as `python -m charedge`."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ SHOWN_TOKENS = 80
 MAX_SAMPLES = 10_000
 MAX_CHARACTERS = 10_000_000  # of a benchmark, which keeps the time of each
 LISTED = 8  # names of files that `info` shows; its JSON has all
-TOLD_CHARACTERS, TOLD_SECONDS = 10_000, 10.0
+PROGRESS_CHARACTERS, PROGRESS_SECONDS = 10_000, 10.0
 
 
 MODEL = Annotated[
@@ -346,7 +346,7 @@ def score(
         _score_lines(loaded, file, strict, as_json)
         return
     start = time.perf_counter()
-    result = loaded.score(_told(read_chunks(file)), strict)
+    result = loaded.score(_with_progress(read_chunks(file)), strict)
     seconds = time.perf_counter() - start
     if as_json:
         speed = round((result.characters - 1) / seconds, 1)
@@ -358,16 +358,16 @@ def score(
     )
 
 
-def _told(chunks: Iterator[str]) -> Iterator[str]:
-    """The pieces of a text, and a line on stderr now and then for as long as they take."""
-    done, told = 0, time.monotonic()
+def _with_progress(chunks: Iterator[str]) -> Iterator[str]:
+    """The pieces of a text; a line on stderr says every ten seconds how many characters were scored."""
+    done, last_line = 0, time.monotonic()
     for chunk in chunks:
-        for start in range(0, len(chunk), TOLD_CHARACTERS):
-            yield chunk[start : start + TOLD_CHARACTERS]
-            done += min(TOLD_CHARACTERS, len(chunk) - start)
-            if time.monotonic() - told >= TOLD_SECONDS:
+        for start in range(0, len(chunk), PROGRESS_CHARACTERS):
+            yield chunk[start : start + PROGRESS_CHARACTERS]
+            done += min(PROGRESS_CHARACTERS, len(chunk) - start)
+            if time.monotonic() - last_line >= PROGRESS_SECONDS:
                 say(f"{done:,} characters scored")
-                told = time.monotonic()
+                last_line = time.monotonic()
 
 
 def _score_lines(model: Model, file: Path, strict: bool, as_json: bool) -> None:

@@ -242,7 +242,7 @@ class Step:
         self.rows = rows
 
     def _bind(self) -> None:
-        """Find the tensors' memory, which stays where it is until they are allocated anew."""
+        """Find the tensors' memory, which stays where it is until they are allocated again."""
         self._token_in, self._state_in = self._memory(self._token), self._memory(self._state)
         self._logits_out, self._state_out = self._memory(self._logits), self._memory(self._next_state)
 

@@ -13,7 +13,7 @@ HANGUP: int | None = getattr(signal, "SIGHUP", None)
 
 
 class Interrupted(KeyboardInterrupt):
-    """Work was asked to stop, and has saved what it needs to go on."""
+    """Work was asked to stop, and has saved what it needs to continue."""
 
     def __init__(self, number: int) -> None:
         super().__init__()

@@ -304,11 +304,11 @@ class Model:
         path, sha256, size = Path(session), self.manifest.flatbuffer_sha256, self._step.state_size
         require_place(path)
         with locked(path):
-            begun = Session.load(path, sha256, size, len(self.vocabulary)) if path.exists() else None
+            saved = Session.load(path, sha256, size, len(self.vocabulary)) if path.exists() else None
             require_room(path, size)
-            if begun is not None:
-                plan = replace(plan, start=begun.position)
-            text = SavedText(self._step, self.vocabulary, sha256, path, plan, lambda: self._feed(ids, begun))
+            if saved is not None:
+                plan = replace(plan, start=saved.position)
+            text = SavedText(self._step, self.vocabulary, sha256, path, plan, lambda: self._feed(ids, saved))
             try:
                 yield text
             finally:

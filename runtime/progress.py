@@ -19,7 +19,7 @@ class Report:
     unit: str = ""
     """What `done` and `total` count, in the plural."""
     message: str = ""
-    """A line that is worth keeping."""
+    """A line that stays on the screen."""
     figures: Mapping[str, Any] = field(default_factory=dict)
     """Of a training: its loss, speed and remaining time by the names of the JSON log (docs/training.md)."""
 

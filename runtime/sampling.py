@@ -42,13 +42,13 @@ class Sampling:
     """
 
     temperature: float = 0.8
-    """Below 1 safer, above 1 wilder; 0 is greedy: the likeliest character always."""
+    """Below 1 safer, above 1 more varied; 0 is greedy: always the most likely character."""
     top_k: int = 0
-    """Keep the k likeliest characters (and those as likely as the k-th); 0 keeps all. Fan et al. 2018."""
+    """Keep the k most likely characters (and those as likely as the k-th); 0 keeps all. Fan et al. 2018."""
     top_p: float = 1.0
-    """Keep the fewest likeliest characters that have this probability together; 1 keeps all. Holtzman et al. 2019."""
+    """Keep the smallest set of most likely characters with this total probability; 1 keeps all. Holtzman et al. 2019."""
     min_p: float = 0.0
-    """Keep characters at least this times as likely as the likeliest; 0 keeps all. Nguyen et al. 2024."""
+    """Keep characters at least this fraction as likely as the top one; 0 keeps all. Nguyen et al. 2024."""
     repetition_penalty: float = 1.0
     """Divide the positive logits of recent characters by this, and multiply the negative ones; 1 is off. Keskar et al. 2019."""
     repetition_window: int = 64
@@ -284,7 +284,7 @@ class Sampler:
             dropped = before >= self._sampling.top_p * ranked.sum(axis=1, keepdims=True)
             np.put_along_axis(scaled, order, np.where(dropped, -np.inf, np.take_along_axis(scaled, order, axis=1)), axis=1)
         if self._sampling.min_p > 0:
-            scaled[scaled < math.log(self._sampling.min_p)] = -np.inf  # the likeliest has 0
+            scaled[scaled < math.log(self._sampling.min_p)] = -np.inf  # the most likely one has 0
         return scaled
 
 

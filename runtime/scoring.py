@@ -68,7 +68,7 @@ class Scorer:
         self.characters = 0
 
     def add(self, ids: np.ndarray) -> None:
-        """Go on with some more of the text: int32 [n]."""
+        """Add more of the text: int32 [n]."""
         self.characters += len(ids)
         ids = np.concatenate([self._last, ids])
         advance, state, block = self._step.advance, self._state, len(self._logits)

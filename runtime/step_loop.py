@@ -57,7 +57,7 @@ class Plan:
     stop: Sequence[str] = ()
     pattern: Pattern | None = None
     start: dict[str, Any] | None = None
-    """Where the draws go on, from `Sampler.position`; None begins them."""
+    """The position from which the draws continue, from `Sampler.position`; None starts from the seed."""
 
 
 class Mark(NamedTuple):

@@ -180,7 +180,7 @@ def split_lines(chunks: Iterable[str]) -> Iterator[str]:
 
 
 def _unfinished(data: bytes) -> int:
-    """How many bytes at the end begin a character of UTF-8 that goes on after them."""
+    """How many bytes at the end are the start of an unfinished UTF-8 character."""
     for size in range(1, min(3, len(data)) + 1):
         byte = data[-size]
         if byte >= 0xC0:

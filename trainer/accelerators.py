@@ -191,7 +191,7 @@ def resolve_precision(precision: str, gpus: Sequence[Gpu]) -> str:
     """The Keras dtype policy to train in: `auto` is bfloat16 on a CPU that multiplies it, and float32 elsewhere.
 
     On a GPU bfloat16 is refused. TensorFlow 2.21's backward kernel of cuDNN's recurrent layers (cudnn_rnn_ops.cc,
-    `DoBackward<bfloat16>`) allocates the forward pass's reserve space anew and does not copy it, so that it computes from memory
+    `DoBackward<bfloat16>`) allocates the forward pass's reserve space again and does not copy it, so that it computes from memory
     that nobody wrote. float32 runs on the tensor cores there, too (TF32, from Ampere on), and needs no loss scaling.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Everything that a training needs to go on exactly where it was, in one file that is whole or not there."""
+"""Everything that a training needs to continue exactly where it was, in one file that is whole or not there."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def save_checkpoint(folder: Path, variables: Sequence[Any], position: Position, 
         folder: the run's `checkpoints`.
         variables: Keras variables, always in the same order.
         position: where the training is.
-        state: float32 [B, S] that the next batch goes on from.
+        state: float32 [B, S] that the next batch continues from.
 
     Raises:
         CharedgeError: it cannot be written; the checkpoints before it stay.

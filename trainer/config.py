@@ -210,6 +210,15 @@ REQUIRED = {"cell", "layers", "units", "embedding_dim", "dropout", "sequence_len
     *("validation_split", "normalization", "unknown", "seed", "precision", "corpus", "versions")
 }
 """What a config.json must have (contract 1)."""
+ABSENT: dict[str, Any] = {
+    "batching": "shuffled",
+    "learning_rate_decay": "none",
+    "warmup": 0,
+    "clip_norm": 0.0,
+    "weight_drop": 0.0,
+    "cpu_devices": 1,
+}
+"""What a config.json that leaves out an option means by it, where that is not the default."""
 
 
 def check_options(given: Mapping[str, Any]) -> None:
@@ -230,9 +239,7 @@ def settings(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
         InvalidOption: the preset is unknown, or an option has a value that it cannot have.
     """
     check_options({"preset": preset, **given})
-    values = {**DEFAULTS, **PRESETS[preset], **given, "preset": preset}
-    check_options(values)
-    return values
+    return {**DEFAULTS, **PRESETS[preset], **given, "preset": preset}
 
 
 def recipe(config: Config) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Batches of token ids for an epoch, in an order that depends on the seed and the epoch alone: training can go on from any step."""
+"""Batches of token ids for an epoch, in an order that depends on the seed and the epoch alone, so that any step can be resumed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Windows:
 
 
 class Streams:
-    """Contiguous streams: a batch's rows go on where the one before it ended, so that the state can be carried between them.
+    """Contiguous streams: the rows of a batch continue those of the one before it, so that the state can be carried between them.
 
     Truncated back-propagation through time; each epoch begins at another offset, so that windows begin elsewhere.
     """

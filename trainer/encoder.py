@@ -79,7 +79,7 @@ class Encoder:
         return Census(self._alphabet, counts, self._characters, self._sha256.hexdigest(), left_out)
 
     def _write(self, points: np.ndarray) -> None:
-        """Go on with some more code points: uint32 [n]."""
+        """Add some more code points: uint32 [n]."""
         if self._known is not None:
             known = self._known[points]
             others, counts = np.unique(points[~known], return_counts=True)

@@ -21,8 +21,8 @@ NATS_AT_ONCE = 1_000_000  # logits whose float64 copy is taken
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What a model makes of a text by some protocol."""
+class MeanLoss:
+    """The mean cross-entropy of a model over a text, by some protocol."""
 
     nats_per_character: float
     predictions: int
@@ -36,7 +36,7 @@ def evaluate_by(
     window: int | None = None,
     stride: int = 1,
     progress: Progress = no_progress,
-) -> Evaluation:
+) -> MeanLoss:
     """Nats per character by a protocol, computed on the CPU.
 
     Args:
@@ -60,7 +60,7 @@ def evaluate_by(
         return evaluate_windows(chunk_loss(read), size, ids, window or 256, progress=progress)
 
 
-def evaluate_text(model: keras.Model, ids: Ids, progress: Progress = no_progress) -> Evaluation:
+def evaluate_text(model: keras.Model, ids: Ids, progress: Progress = no_progress) -> MeanLoss:
     """Every character of a text but the first, the state carried from the first to the last, as `charedge score` counts.
 
     Args:
@@ -69,12 +69,12 @@ def evaluate_text(model: keras.Model, ids: Ids, progress: Progress = no_progress
         progress: gets the characters read.
     """
     total, position = 0.0, 0
-    for logits in read_text(model, ids, lambda done, total: progress(Report("evaluating", done, total, "characters"))):
+    for logits in read_text(model, ids, progress, "evaluating"):
         rows = max(1, NATS_AT_ONCE // logits.shape[1])
         for part in (logits[start : start + rows] for start in range(0, len(logits), rows)):
             total += float(nats_of(part, np.asarray(ids[position + 1 : position + 1 + len(part)])).sum())
             position += len(part)
-    return Evaluation(total / position, position)
+    return MeanLoss(total / position, position)
 
 
 def chunk_loss(read: Reader) -> Chunk:
@@ -118,7 +118,7 @@ def evaluate_ids(chunk: Chunk, state_size: int, ids: Ids, streams: int = 1, leng
 
 def evaluate_windows(
     chunk: Chunk, state_size: int, ids: Ids, window: int = 256, batch: int = 64, progress: Progress = no_progress
-) -> Evaluation:
+) -> MeanLoss:
     """Every position of consecutive windows, each from a zero state, as nanoGPT's blocks (Karpathy 2022, `block_size` 256).
 
     Args:
@@ -138,12 +138,12 @@ def evaluate_windows(
         nats, _ = chunk(part[:, :-1], part[:, 1:], tf.zeros((len(part), state_size)))
         total += float(nats)
         progress(Report("evaluating", first + len(part), len(starts), "windows"))
-    return Evaluation(total / (len(starts) * length), len(starts) * length)
+    return MeanLoss(total / (len(starts) * length), len(starts) * length)
 
 
 def evaluate_last_character(
     read: Reader, state_size: int, ids: Ids, window: int = 100, batch: int = 256, stride: int = 1, progress: Progress = no_progress
-) -> Evaluation:
+) -> MeanLoss:
     """The one character after each of the overlapping windows, each from a zero state: charRNN's objective.
 
     A window costs as many steps as it is long, for one prediction: `window` times the work of the other protocols.
@@ -172,4 +172,4 @@ def evaluate_last_character(
         logits, _ = read(part[:, :-1], tf.zeros((len(part), state_size)))
         total += float(_nats(logits, part[:, -1]))
         progress(Report("evaluating", first + len(part), len(starts), "windows"))
-    return Evaluation(total / len(starts), len(starts))
+    return MeanLoss(total / len(starts), len(starts))

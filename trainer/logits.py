@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ..runtime.progress import Progress, Report, no_progress
 from .dataset import Ids
 from .model import CPU, LOGITS
 
@@ -81,22 +82,24 @@ def windows(ids: Ids, starts: np.ndarray, length: int) -> np.ndarray:
     return ids[starts[:, None] + np.arange(length + 1)].astype(np.int32)
 
 
-def read_text(
-    model: keras.Model, ids: Ids, progress: Callable[[int, int], object] = lambda done, total: None
-) -> Iterator[np.ndarray]:
+def read_text(model: keras.Model, ids: Ids, progress: Progress = no_progress, stage: str = "reading") -> Iterator[np.ndarray]:
     """The logits after each token of a text but the last, the state carried from the first to the last, computed on the CPU.
 
     Args:
         model: from `load_model`.
         ids: int [n], n at least 2.
-        progress: called with the characters read for the first time, and all of them.
+        progress: gets the characters read for the first time.
+        stage: what the reports call it.
 
     Returns:
         Parts of float32 [any, V] in the order of the text. A part has 10 million logits at most, or one token's.
     """
     total = len(ids) - 1
 
-    progress(0, total)
+    def show(done: int) -> None:
+        progress(Report(stage, done, total, "characters"))
+
+    show(0)
     read = compile_reader(model, CPU)
     state = np.zeros(state_size_of(model), np.float32)
     vocabulary_size, start = model.get_layer(LOGITS).units, 0
@@ -106,7 +109,7 @@ def read_text(
         length = characters // streams
         tokens = np.asarray(ids[start : start + streams * length], np.int32).reshape(streams, length)
         logits = np.empty((streams, length, vocabulary_size), np.float32)
-        state = _read_streams(read, tokens, state, logits, lambda done, start=start: progress(start + done, total))
+        state = _read_streams(read, tokens, state, logits, lambda done, start=start: show(start + done))
         yield logits.reshape(-1, vocabulary_size)
         start += streams * length
 

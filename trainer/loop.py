@@ -64,7 +64,7 @@ class Data:
 def deterministic(wanted: bool) -> Iterator[None]:
     """Let TensorFlow's operators give the same bytes every time, so that a resume is exact; some have no such form on a GPU.
 
-    Afterwards they are as they were: a program that goes on may want random numbers without a seed.
+    Afterwards they are as they were: the program that continues may want random numbers without a seed.
     """
     before = is_op_determinism_enabled()
     if wanted:
@@ -127,7 +127,7 @@ class Training:
             data: the ids to train and to validate on.
             hardware: what it runs on.
             strategy: from `choose_strategy`, for this hardware.
-            checkpoint_seconds: how long an epoch may go on without a checkpoint.
+            checkpoint_seconds: how long an epoch may take without a checkpoint.
 
         Raises:
             InvalidOption: the batch cannot be shared out among the devices.
@@ -188,11 +188,11 @@ class Training:
 
     @property
     def variables(self) -> list[Any]:
-        """All that changes as training goes on: weights, random state, the optimiser's moments and averages."""
+        """All that changes during a training: weights, random state, the optimiser's moments and averages."""
         return [*self.model.variables, *self.optimizer.variables, self.seeds.state]
 
     def start_from(self, weights: list[np.ndarray]) -> None:
-        """Begin with the weights of another run, kept in a first checkpoint."""
+        """Start from the weights of another run, kept in a first checkpoint."""
         self.model.set_weights(weights)
         for average, variable in zip(self._averages(), self.model.trainable_variables, strict=False):
             average.assign(variable.value)

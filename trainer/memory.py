@@ -91,7 +91,7 @@ def available_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cg
     """The memory that this process may still take: the least that the machine, its containers and its own limit leave.
 
     Args:
-        proc: where the system tells of itself.
+        proc: the folder of the proc file system.
         cgroups: where its control groups are.
 
     Returns:

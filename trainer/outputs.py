@@ -10,11 +10,11 @@ from ..runtime.errors import CharedgeError, InvalidOption
 from .run import RUN_FILES, Run
 
 
-def require_outside(option: str, output: Path, run: Run) -> None:
+def require_outside(name: str, output: Path, run: Run) -> None:
     """Refuse an output in the run folder that is read, or over one of its files, however they are linked.
 
     Args:
-        option: the argument that gave the output.
+        name: the argument that gives the output.
         output: a file or folder, which may exist.
         run: the run folder.
 
@@ -25,7 +25,7 @@ def require_outside(option: str, output: Path, run: Run) -> None:
     places = (output.parent.resolve() / output.name, output.resolve())
     inside = any(_identity(path) == folder for place in places for path in (place, *place.parents))
     if inside or _identity(output) in {_identity(path) for path in run.path.rglob("*")}:
-        raise InvalidOption(option, f"{output} is in the run {run.path}, which is read: choose a place outside it.")
+        raise InvalidOption(name, f"{output} is in the run {run.path}, which is read: choose a place outside it.")
 
 
 def require_inputs_kept(run: Run, files: Iterable[Path]) -> None:

@@ -46,7 +46,7 @@ def wait_for_workers(seconds: float, say: Callable[[str], object] | None = None)
 
 @dataclass(frozen=True)
 class _Message:
-    """What two workers tell each other, as a line of JSON."""
+    """What two workers send each other, as a line of JSON."""
 
     addresses: list[str]
     index: int
@@ -139,7 +139,7 @@ class _Meeting(socketserver.ThreadingTCPServer):
                 )
 
     def message(self) -> _Message:
-        """What this worker tells the others now."""
+        """What this worker sends the others now."""
         with self.changed:
             answered = self.answers.keys() | self.settled
             waiting_for = [self.cluster.addresses[index] for index in self.cluster.others if index not in answered]
@@ -156,8 +156,8 @@ class _Meeting(socketserver.ThreadingTCPServer):
         """Take note of an exchange when nothing of it is left to send: TensorFlow may stop all threads next.
 
         Args:
-            mine: what this worker told.
-            theirs: what the other one told.
+            mine: what this worker sent.
+            theirs: what the other one sent.
             address: the other one's.
             expected: the indices that it may have.
         """

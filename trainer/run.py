@@ -12,7 +12,7 @@ from pathlib import Path
 from ..runtime.errors import CharedgeError
 from ..runtime.files import write_atomically
 from ..runtime.vocabulary import Vocabulary
-from .config import REQUIRED, Config
+from .config import ABSENT, REQUIRED, Config
 
 LOCK = ".lock"
 MAX_HELD_OUT_CHARACTERS = 1_000_000
@@ -108,7 +108,7 @@ class Run:
                 path.unlink()
 
     def create(self, config: Config, vocabulary: Vocabulary, train_text: str, held_out: str) -> None:
-        """Begin a run: the folder, its configuration, its vocabulary, and what the converter needs of the text.
+        """Make the run folder, its configuration, its vocabulary, and what the converter needs of the text.
 
         That is the validation split (a million characters at most), and the end of the training split.
         """
@@ -137,7 +137,7 @@ class Run:
             if missing:
                 raise ValueError(f"it has no {', '.join(sorted(missing))}")
             json.dumps(values, ensure_ascii=False).encode()  # fails for halves of surrogate pairs
-            return Config(**{field.name: values[field.name] for field in fields(Config) if field.name in values})
+            return Config(**ABSENT | {field.name: values[field.name] for field in fields(Config) if field.name in values})
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CharedgeError(f"{self._config} is damaged ({error}): train again, or copy the run folder again.") from None
 
@@ -153,7 +153,7 @@ class Run:
         return self._read_text(self._calibration)
 
     def history(self) -> list[Epoch]:
-        """The epochs so far; none if the training has just begun."""
+        """The epochs so far; none if no epoch has finished."""
         if not self._history.exists():
             return []
         try:

@@ -32,7 +32,7 @@ def carry_out(plan: Plan, checkpoint_minutes: float, worker_timeout: float, prog
         plan: what to do.
         checkpoint_minutes: how long an epoch may take without a checkpoint.
         worker_timeout: seconds to wait for the other workers.
-        progress: gets the batches of each epoch, and what is worth saying between them.
+        progress: gets the batches of each epoch, and messages.
 
     Returns:
         The run, whose best weights and history are in its folder.

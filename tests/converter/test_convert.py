@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import reference
 from ai_edge_litert.interpreter import Interpreter
+from charedge.trainer.config import OPTIONS
 
 LSTM = ("--cell", "lstm", "--layers", "2", "--dropout", "0.1", "--epochs", "1")
 COARSE = """
@@ -80,6 +81,7 @@ def test_the_manifest_says_what_was_trained_and_measured(converted, charedge):
     recipe = manifest["training"]["recipe"]
     assert (recipe["learning_rate"], recipe["batch_size"], recipe["batching"]) == (0.01, 16, "carried")
     assert "weight_drop" not in recipe
+    assert recipe == {name: config[name] for name, option in OPTIONS.items() if option.in_manifest and config[name]}
     (verified,) = [entry for entry in manifest["verified"] if entry["interpreter"] == "ai-edge-litert"]
     assert verified["characters"] == 4000
     assert abs(verified["nats_per_character"] - verified["reference_nats_per_character"]) < 0.002

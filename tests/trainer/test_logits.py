@@ -94,7 +94,7 @@ def test_logits_that_are_not_numbers_end(reads):
 
 def test_the_way_is_shown_from_its_beginning_to_its_end():
     places = []
-    list(read_text(build("gru"), text(62), lambda *place: places.append(place)))
+    list(read_text(build("gru"), text(62), lambda report: places.append((report.done, report.total))))
     assert places[0] == (0, 61)
     assert places[-1] == (61, 61)
     assert places == sorted(places)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from charedge.trainer.config import OPTIONS, RECORDS, Config
+from charedge.trainer.config import OPTIONS, RECORDS, REQUIRED, Config
 from charedge.trainer.run import Run
 from configs import make_config
 from conftest import TINY, checkpoint, config_of
@@ -53,6 +53,16 @@ def test_an_edited_configuration_is_one_sentence_that_names_the_file(copy):
     assert accepted["validation_split"] == [0.5]
     assert accepted["learning_rate"] == [3, 0.5]
     assert "corpus" not in accepted
+
+
+def test_an_option_that_a_configuration_leaves_out_is_off(copy):
+    """Only what contract 1 names is there: the rest is what a training without these options does."""
+    values = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({name: values[name] for name in REQUIRED}))
+    config = Run(copy).config()
+    off = (config.batching, config.learning_rate_decay, config.warmup, config.clip_norm, config.weight_drop, config.average)
+    assert off == ("shuffled", "none", 0, 0, 0, 0)
+    assert (config.cpu_devices, config.teachers, config.initialized_from) == (1, (), None)
 
 
 def test_every_field_of_the_configuration_is_checked():
