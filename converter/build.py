@@ -13,16 +13,18 @@ import numpy as np
 
 from ..runtime.errors import CharedgeError
 from ..runtime.interpreter import Step, installed_interpreters
-from ..runtime.manifest import FORMAT_VERSION, Manifest, Probe, RequiredInterpreter, Verified
+from ..runtime.manifest import FORMAT_VERSION, Manifest, Microcontroller, Probe, RequiredInterpreter, Verified
 from ..runtime.model_file import ModelFile, parse_model_file
-from ..runtime.progress import Progress, no_progress
+from ..runtime.progress import Progress, Report, no_progress
 from ..runtime.vocabulary import Vocabulary
+from .activation_scales import activation_scales
 from .check import check_structure
 from .description import Description
 from .graph import Graph
 from .metadata import build_flatbuffer
-from .profiles import PROFILES, Profile
-from .quantization import Moments, quantize
+from .microcontroller import NOT_INSTALLED, MicroStep, installed_micro, operators
+from .profiles import MICRO, PROFILES, Profile
+from .quantization import Statistics, quantize
 from .second_moments import second_moments
 from .step import Weights, build_step
 from .verification import Measurement, measure, record_probe
@@ -34,8 +36,10 @@ class Built:
 
     quantization: str
     data: bytes
+    interpreters: list[RequiredInterpreter]
+    """That may run it."""
     measurements: list[Measurement]
-    """On each interpreter that the file names and that is installed here."""
+    """On each of them that is installed here."""
 
     @property
     def worst(self) -> Measurement:
@@ -51,6 +55,7 @@ def build_model_files(
     held_out: np.ndarray,
     reference: Iterable[np.ndarray],
     calibration: np.ndarray | None = None,
+    gptq: bool = True,
     progress: Progress = no_progress,
 ) -> list[Built]:
     """Build a model file of each quantisation, and measure them side by side.
@@ -62,58 +67,92 @@ def build_model_files(
         quantizations: names in `PROFILES`.
         held_out: int32 [n], ids that were not trained on, n at least 2; the first of them become the probe.
         reference: the trained model's own logits after each of them but the last, the state carried, in parts of float32 [any, V].
-        calibration: int32 [m], ids that were trained on, by which 4-bit weights are rounded.
+        calibration: int32 [m], ids that were trained on, by which 4-bit weights are rounded; `int8-static` needs them.
+        gptq: whether 4-bit weights are rounded by GPTQ; otherwise each to its nearest level.
         progress: called with reports on the characters read in each stage.
 
     Raises:
         CharedgeError: no interpreter that a profile is meant for is installed.
     """
-    graph, moments = build_step(weights), {}
-    if calibration is not None and any(PROFILES[quantization].inner == "int4" for quantization in quantizations):
-        moments = second_moments(graph, calibration, progress)
-    flatbuffers = [_build_flatbuffer(graph, weights, description, PROFILES[name], moments) for name in quantizations]
-    steps = [_steps(flatbuffer, weights, PROFILES[name]) for flatbuffer, name in zip(flatbuffers, quantizations, strict=True)]
+    graph = build_step(weights)
+    statistics = _statistics(graph, quantizations, calibration, gptq, progress)
+    flatbuffers = [_build_flatbuffer(graph, weights, description, PROFILES[name], statistics) for name in quantizations]
+    steps = [
+        _steps(flatbuffer, weights, PROFILES[name], progress) for flatbuffer, name in zip(flatbuffers, quantizations, strict=True)
+    ]
     measured = measure(steps, held_out, reference, progress)
     built = []
-    for name, flatbuffer, (step, *_), measurements in zip(quantizations, flatbuffers, steps, measured, strict=True):
+    for name, flatbuffer, on, measurements in zip(quantizations, flatbuffers, steps, measured, strict=True):
         verified = [measurement.quality for measurement in measurements]
-        probe = record_probe(step, held_out, PROFILES[name].probe_tolerance)
-        manifest = _manifest(weights, description, name, flatbuffer, verified, probe)
+        probe = record_probe(on, held_out, PROFILES[name].probe_tolerance)
+        manifest = _manifest(weights, description, name, flatbuffer, verified, probe, _microcontroller(on, flatbuffer))
         file = ModelFile(Path(f"{description.name}.tflite"), manifest, vocabulary, flatbuffer)
         data = file.to_bytes()
         parse_model_file(io.BytesIO(data), file.path)  # no file leaves here that a device would refuse
-        built.append(Built(name, data, measurements))
+        built.append(Built(name, data, manifest.interpreters, measurements))
     return built
 
 
-def _build_flatbuffer(graph: Graph, weights: Weights, description: Description, profile: Profile, moments: Moments) -> bytes:
+def _statistics(
+    graph: Graph, quantizations: Sequence[str], calibration: np.ndarray | None, gptq: bool, progress: Progress
+) -> Statistics:
+    """What the profiles need to know of the calibration text."""
+    storages = {PROFILES[quantization].inner for quantization in quantizations}
+    if calibration is None:
+        return Statistics()
+    return Statistics(
+        second_moments(graph, calibration, progress) if gptq and "int4" in storages else {},
+        activation_scales(graph, calibration, progress) if "int8-static" in storages else {},
+    )
+
+
+def _build_flatbuffer(graph: Graph, weights: Weights, description: Description, profile: Profile, statistics: Statistics) -> bytes:
     """The bytes [0, Z) of a model file."""
     summary = (
         f"A character-level language model: {weights.cell.upper()} of {len(weights.layers)} x {weights.units} units "
         f"over {weights.vocabulary_size} tokens, one step at a time."
     )
-    flatbuffer = build_flatbuffer(quantize(graph, profile, moments), description, summary)
+    flatbuffer = build_flatbuffer(quantize(graph, profile, statistics), description, summary)
     check_structure(flatbuffer, profile)
     return flatbuffer
 
 
-def _steps(flatbuffer: bytes, weights: Weights, profile: Profile) -> list[Step]:
-    """A flatbuffer on each interpreter that its profile names and that is installed here.
+def _steps(flatbuffer: bytes, weights: Weights, profile: Profile, progress: Progress) -> list[Step]:
+    """A flatbuffer on each interpreter that its profile names and that is installed here, TensorFlow Lite Micro last.
 
     Raises:
-        CharedgeError: there is none.
+        CharedgeError: none is installed but TensorFlow Lite Micro, or one does not take the file.
     """
     sizes, int4 = (weights.vocabulary_size, weights.state_size), profile.inner == "int4"
     installed = [interpreter for interpreter in installed_interpreters() if interpreter.name in profile.interpreters]
     if not installed:
-        names = ", ".join(sorted(profile.interpreters))
+        names = ", ".join(sorted(set(profile.interpreters) - {MICRO}))
         raise CharedgeError(f"none of {names} is installed, so nothing can be verified: run `pip install ai-edge-litert`.")
-    return [Step(flatbuffer, *sizes, interpreter, int4=int4) for interpreter in installed]
+    steps = [Step(flatbuffer, *sizes, interpreter, int4=int4) for interpreter in installed]
+    if MICRO in profile.interpreters:
+        micro = installed_micro()
+        if micro is None:
+            progress(Report("converting", message=f"the file will not be marked for microcontrollers: {NOT_INSTALLED}"))
+        else:
+            steps.append(MicroStep(flatbuffer, *sizes, micro))
+    return steps
+
+
+def _microcontroller(steps: Sequence[Step], flatbuffer: bytes) -> Microcontroller | None:
+    micro = steps[-1]
+    return Microcontroller(micro.arena_bytes(), operators(flatbuffer)) if isinstance(micro, MicroStep) else None
 
 
 def _manifest(
-    weights: Weights, description: Description, quantization: str, flatbuffer: bytes, verified: list[Verified], probe: Probe
+    weights: Weights,
+    description: Description,
+    quantization: str,
+    flatbuffer: bytes,
+    verified: list[Verified],
+    probe: Probe,
+    microcontroller: Microcontroller | None,
 ) -> Manifest:
+    minimums = PROFILES[quantization].interpreters.items()
     return Manifest(
         format_version=FORMAT_VERSION,
         name=description.name,
@@ -132,8 +171,9 @@ def _manifest(
         quantization=quantization,
         input_table_folded=weights.folding_pays(),
         flatbuffer_sha256=hashlib.sha256(flatbuffer).hexdigest(),
-        interpreters=[RequiredInterpreter(name, minimum) for name, minimum in PROFILES[quantization].interpreters.items()],
+        interpreters=[RequiredInterpreter(name, minimum) for name, minimum in minimums if name != MICRO or microcontroller],
         verified=verified,
         probe=probe,
         training=description.training,
+        microcontroller=microcontroller,
     )

@@ -18,13 +18,15 @@ from .profiles import Profile
 VERSIONS: dict[tuple[str, str], int] = {
     ("FULLY_CONNECTED", "FLOAT32"): 1,
     ("FULLY_CONNECTED", "INT8"): 9,
+    ("FULLY_CONNECTED", "INT8 with INT8"): 4,
     ("FULLY_CONNECTED", "INT4"): 12,
     ("GATHER", "FLOAT32"): 1,
     ("GATHER", "INT8"): 2,
     ("CAST", "INT8"): 2,
     ("DEQUANTIZE", "FLOAT16"): 3,
+    ("DEQUANTIZE", "INT8"): 2,
 }
-"""The version of each operator by the type of its weights; all others have version 1."""
+"""The version of each operator by the type of its weights, and of its input where that is quantised; all others have version 1."""
 WEIGHTS = {"FULLY_CONNECTED": 1, "GATHER": 0, "CAST": 0, "DEQUANTIZE": 0}
 """Which operand says so."""
 OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
@@ -45,21 +47,28 @@ def check_structure(flatbuffer: bytes, profile: Profile) -> None:
 
     Raises:
         StructureError: a buffer is not aligned or outside the file, an operator has another version than its weights need, weights
-            lack a scale, the matmuls are of another version than the named interpreters know, or the signature is not `step`.
+            lack a scale, a tensor has a `shape_signature`, the matmuls are of another version than the named interpreters know,
+            or the signature is not `step`.
     """
     model: Any = schema.Model.GetRootAs(flatbuffer, 0)
     _check_buffers(model, flatbuffer)
     graph: Any = schema.ModelT.InitFromObj(model)
     if [signature.signatureKey for signature in graph.signatureDefs] != [SIGNATURE.encode()]:
         raise StructureError("the signature is not the one there should be")
+    tensors = graph.subgraphs[0].tensors
+    if any(tensor.shapeSignature is not None for tensor in tensors):
+        raise StructureError("a tensor has a shape_signature")
     matmuls = []
     for operator in graph.subgraphs[0].operators:
         code = graph.operatorCodes[operator.opcodeIndex]
         name = OPERATORS[code.builtinCode]
-        tensors = graph.subgraphs[0].tensors
-        weights = tensors[operator.inputs[WEIGHTS.get(name, 0)]]
-        if code.version != VERSIONS.get((name, TYPES[weights.type]), 1):
-            raise StructureError(f"{name} on {TYPES[weights.type]} has version {code.version}")
+        source, weights = tensors[operator.inputs[0]], tensors[operator.inputs[WEIGHTS.get(name, 0)]]
+        kind = TYPES[weights.type]
+        if name == "FULLY_CONNECTED" and source.type == schema.TensorType.INT8:
+            kind += " with INT8"
+            _check_activations([source, *(tensors[i] for i in operator.outputs)])
+        if code.version != VERSIONS.get((name, kind), 1):
+            raise StructureError(f"{name} on {kind} has version {code.version}")
         if name == "FULLY_CONNECTED":
             matmuls.append(code.version)
             _check_scales(weights, [tensors[i] for i in operator.outputs])
@@ -85,3 +94,12 @@ def _check_scales(weights: Any, outputs: list[Any]) -> None:
     wanted = 1 if TYPES[weights.type] == "INT8" else outputs[0].shape[-1]
     if scales is None or len(scales) != wanted or not all(scale > 0 and np.isfinite(scale) for scale in scales):
         raise StructureError(f"{weights.name!r} has not {wanted} positive scales")
+
+
+def _check_activations(tensors: list[Any]) -> None:
+    """Activations between integer operators are int8 with one positive scale, and 0 is 0."""
+    for tensor in tensors:
+        scales = tensor.quantization.scale if tensor.quantization else None
+        fine = scales is not None and len(scales) == 1 and scales[0] > 0 and np.isfinite(scales[0])
+        if TYPES[tensor.type] != "INT8" or not fine or list(tensor.quantization.zeroPoint) != [0]:
+            raise StructureError(f"{tensor.name!r} is not int8 with one positive scale")

@@ -66,7 +66,7 @@ def convert(
     Args:
         run: the run, or its folder.
         output: the .tflite file to write; missing parent folders are made, and a file that is there is replaced as a whole.
-        quantization: how the weights are stored: `float32`, `float16`, `int8` or `int4`.
+        quantization: how the weights are stored: `float32`, `float16`, `int8`, `int8-static` or `int4`.
         tolerance: nats per character that the file may lose against the Keras model; by default the quantization's own.
         fit_temperature: divide the logits by the temperature that predicts the held-out text best.
         name: the model's name, one line of at most 1000 characters; by default the run folder's.
@@ -260,7 +260,8 @@ def _build(run: Run, quantizations: Sequence[str], texts: dict[str, str | None],
     temperature = fit_temperature(model, run, progress) if fit else None
     held_out = held_out_ids(run, VERIFIED_CHARACTERS)
     # Weights that were trained to be rounded lie where they should: what GPTQ does for others makes them worse.
-    rounds = "int4" in quantizations and not config.quantization_aware
+    gptq = not config.quantization_aware
+    calibrated = "int8-static" in quantizations or ("int4" in quantizations and gptq)
     notes = {"notes": texts["notes"]} if texts["notes"] else {}
     description = Description(
         name=texts["name"] or os.fsencode(run.path.resolve().name).decode(errors="replace"),
@@ -280,7 +281,8 @@ def _build(run: Run, quantizations: Sequence[str], texts: dict[str, str | None],
         quantizations,
         held_out,
         reference=read_text(model, held_out),
-        calibration=calibration_ids(run) if rounds else None,
+        calibration=calibration_ids(run) if calibrated else None,
+        gptq=gptq,
         progress=progress,
     )
 
@@ -300,12 +302,11 @@ def _require_quality(built: Built, output: Path, tolerance: float | None) -> Non
 
 
 def _conversion(built: Built, path: Path) -> Conversion:
-    interpreters = PROFILES[built.quantization].interpreters.items()
     return Conversion(
         file=str(path),
         bytes=len(built.data),
         quantization=built.quantization,
-        interpreters=tuple(RequiredInterpreter(name, minimum) for name, minimum in interpreters),
+        interpreters=tuple(built.interpreters),
         verified=tuple(built.measurements),
     )
 

@@ -19,7 +19,9 @@ from ai_edge_litert import schema_py_generated as schema
 SCHEMA_VERSION = 3
 FILE_IDENTIFIER = b"TFL3"
 BUFFER_ALIGNMENT = 16  # what schema.fbs asks of Buffer.data (`force_align: 16`), and what the kernels' vector loads want
-BATCH = -1  # a dimension that the device may resize; the file declares it as 1
+BATCH = -1
+"""A dimension that the device may resize. The file declares it as 1, without a `shape_signature`: interpreters resize it all the
+same, and LiteRT.js, which cannot, takes the file as it is."""
 
 TENSOR_TYPES = {
     np.dtype(np.float32): schema.TensorType.FLOAT32,
@@ -34,7 +36,8 @@ TENSOR_TYPES = {
 class Tensor:
     """A value in the graph; a constant if it has `data`.
 
-    `scale` is the value of one level of a quantised constant: one value for all of it, or one for each of its rows.
+    `scale` is the value of one level of a quantised tensor: one value for all of it, or one for each row of a constant.
+    `largest` is the largest absolute value that a float tensor can hold, if its kind sets a bound.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Tensor:
     dtype: np.dtype[Any]
     data: np.ndarray | None = None
     scale: np.ndarray | None = None
+    largest: float | None = None
 
 
 def constant(name: str, data: np.ndarray, scale: np.ndarray | None = None) -> Tensor:
@@ -142,8 +146,6 @@ def _tensor(tensor: Tensor, buffers: list[schema.BufferT]) -> schema.TensorT:
     t.type = TENSOR_TYPES[tensor.dtype]
     t.hasRank = True
     t.shape = [1 if size == BATCH else size for size in tensor.shape]
-    if BATCH in tensor.shape:
-        t.shapeSignature = list(tensor.shape)
     t.buffer = 0 if tensor.data is None else _append_buffer(_content(tensor.data), buffers)
     if tensor.scale is not None:
         t.quantization = schema.QuantizationParametersT()

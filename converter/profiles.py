@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Storage = Literal["float32", "float16", "int8", "int4"]
+Storage = Literal["float32", "float16", "int8", "int8-static", "int4"]
 
+MICRO = "tflite-micro"
+"""TensorFlow Lite for Microcontrollers, by the name of its package for the host. It has no releases: any version is 0 or later."""
 PORTABLE = {"ai-edge-litert": "2.3.0", "tflite-runtime": "2.14.0"}
 
 
@@ -51,6 +53,14 @@ PROFILES: dict[str, Profile] = {
         interpreters=PORTABLE,
         tolerance=0.01,
         probe_tolerance=0.02,
+    ),
+    "int8-static": Profile(
+        "8-bit weights and activations, scales measured on the training text: for microcontrollers, and runs everywhere else",
+        inner="int8-static",
+        outer="int8-static",
+        interpreters={**PORTABLE, MICRO: "0"},
+        tolerance=0.02,
+        probe_tolerance=0.03,
     ),
     "int4": Profile(
         "4-bit recurrent weights, a scale for each output, the rest 8-bit: the smallest and fastest; LiteRT with XNNPACK only",

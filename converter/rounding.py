@@ -1,13 +1,24 @@
-"""4-bit rounding that costs little: a scale for each output by OCTAV, then GPTQ: later weights compensate for earlier errors."""
+"""Rounding of weights: to 8 bits the nearest level; to 4 bits a scale by OCTAV, then GPTQ: later weights compensate for errors."""
 
 from __future__ import annotations
 
 import numpy as np
 
+INT8_LEVELS = 127  # symmetric: -128 stays unused, as TFLite's specification of int8 weights asks
 INT4_LEVELS = 7  # symmetric: -8 stays unused
 OCTAV_ITERATIONS = 30
 DAMPING = 0.01  # of the mean second moment, as in GPTQ
 BLOCK = 128  # columns between two updates of all that follow: the same result, with most of the work in matrix products
+
+
+def int8_scale(values: np.ndarray, axis: int) -> np.ndarray:
+    """The value of one 8-bit level, so that the largest value along an axis is the last level: float32, above 0."""
+    return np.maximum(np.abs(values).max(axis=axis) / INT8_LEVELS, np.finfo(np.float32).tiny).astype(np.float32)
+
+
+def int8_round(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """The nearest levels as int8, from -127 to 127."""
+    return np.clip(np.rint(values / scale), -INT8_LEVELS, INT8_LEVELS).astype(np.int8)
 
 
 def octav_scale(weights: np.ndarray) -> np.ndarray:

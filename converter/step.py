@@ -105,10 +105,12 @@ def build_step(weights: Weights, fold: bool | None = None) -> Graph:
             source = _lookup(graph, "embedding", weights.embedding, token) if hidden is None else hidden
             inputs = _gates(graph, input_names, source, layer.kernel, layer.input_bias)
         states = before[i * len(names) : (i + 1) * len(names)]
+        states[0].largest = 1.0  # h, of a GRU and of an LSTM
         recurrent = _gates(graph, recurrent_names, states[0], layer.recurrent_kernel, layer.recurrent_bias)
         states = CELLS[weights.cell](graph, scope, inputs, recurrent, states)
         after += states
         hidden = states[0]
+        hidden.largest = 1.0
     assert hidden is not None, "a model has at least one recurrent layer"
 
     graph.outputs["logits"] = _dense(graph, "logits", hidden, weights.output_kernel, weights.output_bias)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
+from ..runtime.errors import CharedgeError
 from ..runtime.interpreter import Step
 from ..runtime.manifest import PROBE_LENGTH, Probe, Verified
 from ..runtime.progress import Progress, Report, no_progress
@@ -112,7 +113,18 @@ def _blocks(parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
             yield part[start : start + BLOCK]
 
 
-def record_probe(step: Step, ids: np.ndarray, tolerance: float) -> Probe:
-    """A probe on the first held-out ids, with the loss that it has here."""
+def record_probe(steps: Sequence[Step], ids: np.ndarray, tolerance: float) -> Probe:
+    """A probe on the first held-out ids, with the loss that it has on the first of a file's steps.
+
+    Raises:
+        CharedgeError: on another of them the loss differs by more than the tolerance.
+    """
     probe_ids = np.resize(ids, PROBE_LENGTH)
-    return Probe([int(i) for i in probe_ids], round(score_ids(step, probe_ids), DECIMALS), tolerance)
+    expected, *others = (round(score_ids(step, probe_ids), DECIMALS) for step in steps)
+    for step, found in zip(steps[1:], others, strict=True):
+        if not abs(found - expected) <= tolerance:  # nor NaN
+            raise CharedgeError(
+                f"{step.interpreter} computes {found:.4f} nats/character on the probe, {steps[0].interpreter} {expected:.4f}: "
+                "report it, with both versions."
+            )
+    return Probe([int(i) for i in probe_ids], expected, tolerance)

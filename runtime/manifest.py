@@ -16,6 +16,7 @@ MANIFEST_FILE = "charedge.json"
 PROBE_LENGTH = 64
 MAX_DEPTH = 16  # of arrays and objects in the manifest
 MAX_ENTRIES = 16  # of `interpreters` and of `verified`
+MAX_OPERATORS = 64
 
 MOST_LAYERS, MOST_UNITS = 64, 65_536
 STATES_PER_LAYER = {"gru": 1, "lstm": 2}
@@ -33,8 +34,18 @@ class RequiredInterpreter:
     """An interpreter that the file was made for."""
 
     name: str
-    """`ai-edge-litert` or `tflite-runtime`, the name of its distribution."""
+    """`ai-edge-litert`, `tflite-runtime` or `tflite-micro`, the name of its distribution."""
     minimum_version: str
+
+
+@dataclass(frozen=True)
+class Microcontroller:
+    """What TensorFlow Lite Micro needs to run the file."""
+
+    arena_bytes: int
+    """Of memory beside the file, as its own allocator counted it where the file was made, with a margin of 10 %."""
+    operators: list[str]
+    """To register, by their names in TFLite's schema."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +107,14 @@ class Manifest:
     verified: list[Verified]
     probe: Probe
     training: dict[str, Any]
+    microcontroller: Microcontroller | None = None
+    """If the file was tried on TensorFlow Lite Micro."""
 
     def to_json(self) -> bytes:
-        return (json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n").encode()
+        values = asdict(self)
+        if self.microcontroller is None:
+            del values["microcontroller"]
+        return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def parse_manifest(data: bytes, path: Path) -> Manifest:
@@ -167,6 +183,7 @@ def parse_manifest(data: bytes, path: Path) -> Manifest:
             tolerance=probe.number("tolerance", 1),
         ),
         training=fields.get("training", dict),
+        microcontroller=_microcontroller(fields),
     )
     if manifest.state_size != manifest.layers * manifest.units * STATES_PER_LAYER[manifest.cell]:
         raise fields.wrong("state_size")
@@ -174,6 +191,16 @@ def parse_manifest(data: bytes, path: Path) -> Manifest:
     if len(ids) != PROBE_LENGTH or not all(type(i) is int and 0 <= i < manifest.vocabulary_size for i in ids):
         raise probe.wrong("token_ids")
     return manifest
+
+
+def _microcontroller(fields: _Fields) -> Microcontroller | None:
+    if "microcontroller" not in fields.values:
+        return None
+    entry = _Fields(fields.get("microcontroller", dict), "microcontroller.")
+    operators = entry.get("operators", list)
+    if len(operators) > MAX_OPERATORS or not all(isinstance(name, str) and WORD.fullmatch(name) for name in operators):
+        raise entry.wrong("operators")
+    return Microcontroller(entry.integer("arena_bytes", 1, 2**31), operators)
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,118 @@
+"""TensorFlow Lite for Microcontrollers on this machine, by the package `tflite-micro`: its interpreter with its reference kernels.
+
+It takes the same file that a microcontroller takes, and its allocator says how much memory that will need.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from ..runtime.errors import CharedgeError
+from ..runtime.interpreter import Installed, Step
+from .profiles import MICRO
+
+ARENA_MARGIN = 0.1
+"""Of what the allocator used here: on a 32-bit processor its tables are smaller, but kernels made for that processor may ask for
+room of their own."""
+ARENA_ALIGNMENT = 16
+LARGEST_ARENA = 64 * 2**20
+USED = re.compile(rb"Arena allocation total (\d+) bytes")
+OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+
+
+NOT_INSTALLED = (
+    "tflite-micro is not installed, which tries them on TensorFlow Lite Micro; on x86-64 Linux with Python 3.11, run "
+    "`pip install tflite-micro`."
+)
+
+
+def installed_micro() -> Installed | None:
+    """The package, if it can be imported here: it has wheels for Python 3.11 on x86-64 Linux alone."""
+    try:
+        return Installed(MICRO, importlib.import_module("tflite_micro").__version__)
+    except ImportError:
+        return None
+
+
+def operators(flatbuffer: bytes) -> list[str]:
+    """The names of the operators that a file uses, as in TFLite's schema, in alphabetical order."""
+    model: Any = schema.Model.GetRootAs(flatbuffer, 0)
+    return sorted({OPERATORS[model.OperatorCodes(i).BuiltinCode()] for i in range(model.OperatorCodesLength())})
+
+
+class MicroStep(Step):
+    """One step of a model in TensorFlow Lite Micro, one row at a time."""
+
+    def __init__(self, flatbuffer: bytes, vocabulary_size: int, state_size: int, interpreter: Installed) -> None:
+        """Load a flatbuffer.
+
+        Args:
+            flatbuffer: with inputs `token` and `state` and outputs `logits` and `state`, in this order.
+            vocabulary_size: V.
+            state_size: S.
+            interpreter: from `installed_micro`.
+
+        Raises:
+            CharedgeError: TensorFlow Lite Micro does not take the file.
+        """
+        self.interpreter, self.vocabulary_size, self.state_size = interpreter, vocabulary_size, state_size
+        runtime = importlib.import_module("tflite_micro").runtime
+        with _captured_stderr() as messages:
+            try:
+                self._interpreter: Any = runtime.Interpreter.from_bytes(flatbuffer, arena_size=LARGEST_ARENA)
+            except RuntimeError:
+                raise CharedgeError(f"{interpreter} does not take the model ({_last_line(messages())}).") from None
+
+    def advance(self, tokens: np.ndarray, state: np.ndarray, logits: np.ndarray) -> None:
+        """Run one step of one row.
+
+        Args:
+            tokens: int [1].
+            state: float32 [1, S], replaced by the state after the step.
+            logits: float32 [1, V], replaced by those of the step.
+        """
+        self._interpreter.set_input(np.asarray(tokens, np.int32), 0)
+        self._interpreter.set_input(state, 1)
+        self._interpreter.invoke()
+        logits[...] = self._interpreter.get_output(0)
+        state[...] = self._interpreter.get_output(1)
+
+    def arena_bytes(self) -> int:
+        """The memory that the model needs, as the allocator counts it here, with a margin of 10 % and rounded up to 16 bytes."""
+        with _captured_stderr() as messages:
+            self._interpreter.print_allocations()
+            found = USED.search(messages())
+        if found is None:
+            raise CharedgeError(f"{self.interpreter} does not say how much memory the model needs: install another version of it.")
+        return -(-int(int(found.group(1)) * (1 + ARENA_MARGIN)) // ARENA_ALIGNMENT) * ARENA_ALIGNMENT
+
+
+def _last_line(messages: bytes) -> str:
+    return (messages.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
+
+
+@contextmanager
+def _captured_stderr() -> Iterator[Any]:
+    """Keep what C++ writes to stderr, and give a function that returns it."""
+    with tempfile.TemporaryFile() as file:
+        saved = os.dup(2)
+        os.dup2(file.fileno(), 2)
+
+        def messages() -> bytes:
+            file.seek(0)
+            return file.read()
+
+        try:
+            yield messages
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
