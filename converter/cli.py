@@ -41,7 +41,11 @@ def convert(
         typer.Option("--all", metavar="DIR", help="Write a file of every quantization here, and a comparison."),
     ] = None,
     quantization: Annotated[
-        str, typer.Option(metavar="|".join(PROFILES), help="How the weights are stored; int4 runs on LiteRT only.")
+        str,
+        typer.Option(
+            metavar="|".join(PROFILES),
+            help="How the weights are stored; int8-static also runs on microcontrollers, int4 on LiteRT only.",
+        ),
     ] = "int8",
     format: Annotated[
         str,

@@ -13,6 +13,9 @@ from charedge.converter.quantization import Statistics, quantize
 from charedge.converter.step import GATES, Weights, build_step
 from charedge.runtime.interpreter import Step, installed_interpreters
 from charedge.runtime.model_file import read_model_file
+from model_files import build_model_file
+
+from charedge import load
 
 NETWORKS = {
     "gru": {"units": 32, "embedding_dim": 64},
@@ -184,7 +187,6 @@ def test_the_manifest_says_what_a_microcontroller_needs(models):
 
 def test_without_tensorflow_lite_micro_a_file_is_not_marked_for_it(tmp_path, monkeypatch):
     from charedge.converter import build as module
-    from model_files import build_model_file
 
     monkeypatch.setattr(module, "installed_micro", lambda: None)
     manifest = read_model_file(build_model_file(tmp_path / "m.tflite", "int8-static").path).manifest
@@ -199,3 +201,31 @@ def test_no_tensor_has_a_shape_signature(models, quantization):
     subgraph = schema.Model.GetRootAs(flatbuffer, 0).Subgraphs(0)
     assert all(subgraph.Tensors(i).ShapeSignatureIsNone() for i in range(subgraph.TensorsLength()))
     assert struct.unpack_from("<4x4s", flatbuffer) == (b"TFL3",)
+
+
+def test_files_of_the_earlier_kind_still_load_and_resize(tmp_path, monkeypatch):
+    from charedge.converter import build, graph
+
+    def with_shape_signature(tensor, buffers, original=graph._tensor):
+        packed = original(tensor, buffers)
+        if graph.BATCH in tensor.shape:
+            packed.shapeSignature = list(tensor.shape)
+        return packed
+
+    now = build_model_file(tmp_path / "now.tflite", "int8")
+    monkeypatch.setattr(graph, "_tensor", with_shape_signature)
+    monkeypatch.setattr(build, "check_structure", lambda *_: None)
+    earlier = build_model_file(tmp_path / "earlier.tflite", "int8")
+    assert earlier.path.read_bytes() != now.path.read_bytes()
+    prompts = ["The ", "And ", "But "]
+    assert load(earlier.path).generate_batch(prompts, length=20, seed=1) == load(now.path).generate_batch(
+        prompts, length=20, seed=1
+    )
+
+
+@pytest.mark.parametrize("quantization", list(PROFILES))
+def test_any_number_of_rows_comes_out_as_each_row_does_alone(models, quantization):
+    model = load(models(quantization=quantization).path)
+    prompts = ["The ", "And ", "But ", "So ", "Then ", "I ", "You ", "We "]
+    together = model.generate_batch(prompts, length=20, temperature=0)
+    assert together == [model.generate(prompt, length=20, temperature=0) for prompt in prompts]
