@@ -35,7 +35,8 @@ wheels: .venv/installed
 	for tag in any manylinux_2_34_armv7l; do rm -rf build/lib && \
 		CHAREDGE_WHEEL=$$tag $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist . || exit 1; done
 
-# The type checker sees the package as an install makes it: the rooms inside the folder charedge.
+# Style, and the types of the package, the tests and the programs. The type checker sees the package as an install makes it: the rooms
+# inside the folder charedge.
 check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

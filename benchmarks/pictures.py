@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -111,7 +111,7 @@ def draw_speed(axes: Axes, theme: Theme, sizes: Rows, processor: str) -> None:
     add_legend(axes, theme, "upper left")
 
 
-def add_legend(axes: Axes, theme: Theme, corner: str) -> None:
+def add_legend(axes: Axes, theme: Theme, corner: Literal["upper left", "upper right", "lower left", "lower right"]) -> None:
     axes.legend(loc=corner, fontsize=9, frameon=False, labelcolor=theme.ink)
 
 

@@ -11,6 +11,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,6 +114,14 @@ def checkpoint(run):
     """The newest one's arrays by their names."""
     with np.load(sorted((run / "checkpoints").iterdir())[-1]) as content:
         return {key: content[key] for key in content}
+
+
+def kept_weights(run):
+    """The weights in a run's model.keras, read by plain Keras."""
+    import keras
+
+    model: Any = keras.saving.load_model(run / "model.keras")
+    return model.get_weights()
 
 
 TINY = [

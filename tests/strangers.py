@@ -7,6 +7,9 @@ system's libusb (on Debian `apt install libusb-1.0-0`). A file that tflite-suppo
 graph says, ends the program with an AssertionError.
 """
 
+# tflite-support is installed by `make test-metadata`, not with the tools.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import argparse

@@ -28,7 +28,7 @@ def lines(generator, session, seed):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("--session", type=Path, required=True, help="file that the text is resumed from")
     parser.add_argument("--seconds", type=float, default=10, help="from a line to the next")

@@ -1,5 +1,6 @@
 """`charedge.convert` and its sisters from Python: what they refuse, what they return, and that they print nothing."""
 
+import inspect
 import json
 import re
 import subprocess
@@ -152,6 +153,6 @@ def test_a_file_that_loses_too_much_leaves_neither_itself_nor_its_folder(run, tm
 
 
 def test_the_options_of_the_command_line_are_named_in_its_module_alone():
-    folder = Path(sys.modules[convert_all.__module__].__file__).parent
+    folder = Path(inspect.getfile(convert_all)).parent
     named = [path.name for path in folder.glob("*.py") if re.search(r'["( ]--[a-z]', path.read_text(encoding="utf-8"))]
     assert named == ["cli.py"]

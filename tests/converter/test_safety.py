@@ -11,6 +11,7 @@ import sys
 import zipfile
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from charedge.runtime.model_file import read_model_file
@@ -101,7 +102,7 @@ def test_a_full_disk_is_one_sentence_and_changes_nothing(converted, charedge, de
 def test_two_conversions_to_one_place_do_not_mix(converted, destination):
     made = converted("int8")
     arguments = [sys.executable, "-c", WAITING, "convert", str(made.run), "--output", str(destination)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     both = [subprocess.Popen(arguments, **pipes) for _ in range(2)]
     assert [conversion.stdout.readline() for conversion in both] == ["writing\n"] * 2
     assert len(beside(destination)) == 2

@@ -76,8 +76,9 @@ def test_another_charedge_on_the_path_is_not_taken_for_this_one(demo, tmp_path):
 
 
 def test_ctrl_c_stops_the_demo_and_what_it_runs(demo):
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(demo, **pipes, text=True, preexec_fn=heed_ctrl_c) as running:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(demo, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed_ctrl_c) as running:
+        assert running.stderr is not None
         assert any("untrained" in line for line in running.stderr)
         running.send_signal(signal.SIGINT)
         assert running.wait() == 130

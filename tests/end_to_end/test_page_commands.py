@@ -58,7 +58,7 @@ def make(words):
 def pip(words):
     """Only our own extras can be wrong here; what the wheels need is tested with the wheels."""
     asked = [name for word in words for names in re.findall(r"(?:charedge|\.)\[(.*)\]", word) for name in names.split(",")]
-    assert set(asked) <= set(metadata("charedge").get_all("Provides-Extra"))
+    assert set(asked) <= set(metadata("charedge").get_all("Provides-Extra", []))
     assert words[1] in ("install", "download")
 
 

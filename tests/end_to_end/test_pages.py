@@ -1,7 +1,7 @@
 """The pages say what the program does: their help texts are its own, and their Python runs."""
 
-import importlib.util
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -14,12 +14,10 @@ DOCS = REPOSITORY / "docs"
 
 
 def test_the_command_line_page_has_the_programs_help_texts():
-    spec = importlib.util.spec_from_file_location("update_help", DOCS / "update_help.py")
-    update_help = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(update_help)
-    page = update_help.PAGE.read_text(encoding="utf-8")
+    update_help = runpy.run_path(str(DOCS / "update_help.py"))
+    page = update_help["PAGE"].read_text(encoding="utf-8")
     assert page.count("```text") == 10
-    assert update_help.updated(page) == page, "run `make docs`"
+    assert update_help["updated"](page) == page, "run `make docs`"
 
 
 def test_the_python_of_the_api_page_runs(tmp_path, monkeypatch):

@@ -75,7 +75,7 @@ def test_every_option_reaches_the_configuration(planned, charedge, corpus, tmp_p
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_one_option_changes_nothing_else(planned, corpus, tmp_path, name):
-    needed = {"teachers": [tmp_path / "teacher"]} if name == "teacher_weight" else {}
+    needed: dict[str, typing.Any] = {"teachers": [tmp_path / "teacher"]} if name == "teacher_weight" else {}
     library.train(corpus, tmp_path / "run", **needed)
     library.train(corpus, tmp_path / "run", **needed, **{name: OTHER[name]})
     before, after = ({option: getattr(plan.config, option) for option in OPTIONS} for plan in planned)

@@ -4,6 +4,7 @@ import hashlib
 import os
 
 import pytest
+from charedge.runtime.text import Normalization
 from charedge.trainer import corpus
 from charedge.trainer.corpus import find_sources
 from conftest import DATA
@@ -11,7 +12,7 @@ from conftest import DATA
 from charedge import CharedgeError
 
 
-def read(sources, form="NFC"):
+def read(sources, form: Normalization = "NFC"):
     return "".join(chunk for source in find_sources(sources) for chunk in source.chunks(form))
 
 

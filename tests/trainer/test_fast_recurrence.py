@@ -132,7 +132,8 @@ def test_gradients_flow_through_a_kernel_that_a_scope_has_replaced(cell):
             loss = tf.add_n([tf.reduce_sum(o * w) for o, w in zip(outputs, weights, strict=True)])
         gradients.append(tape.gradient(loss, layer.trainable_variables))
         assert not np.any(gradients[-1][1][kept == 0])
-    assert_close(*gradients, 1e-5)
+    found, expected = gradients
+    assert_close(found, expected, 1e-5)
 
 
 def check_replicas(cell):

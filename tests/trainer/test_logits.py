@@ -2,6 +2,7 @@
 
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,7 +124,7 @@ def graphs(monkeypatch):
     found, compile_reader = [], logits.compile_reader
 
     def compiled(*arguments, **options):
-        read = compile_reader(*arguments, **options)
+        read: Any = compile_reader(*arguments, **options)
         found.append(read.get_concrete_function().graph)
         return read
 
@@ -135,7 +136,8 @@ def graphs(monkeypatch):
 def test_with_a_gpu_there_keras_would_take_it(gpu):
     from charedge.trainer.logits import compile_reader
 
-    operations = {node.op for node in nodes(compile_reader(build("gru")).get_concrete_function().graph)}
+    read: Any = compile_reader(build("gru"))
+    operations = {node.op for node in nodes(read.get_concrete_function().graph)}
     assert any("CudnnRNN" in operation for operation in operations)
 
 

@@ -13,7 +13,7 @@ import pytest
 from charedge.trainer.config import OPTIONS, RECORDS, REQUIRED, Config
 from charedge.trainer.run import Run
 from configs import make_config
-from conftest import TINY, checkpoint, config_of
+from conftest import TINY, checkpoint, config_of, kept_weights
 
 from charedge import CharedgeError
 
@@ -125,24 +125,20 @@ def test_a_resume_without_the_losses_is_refused(copy, charedge, damage):
     "damage", [lambda path: path.unlink(), lambda path: path.write_bytes(bytes(3000))], ids=["missing", "zeros"]
 )
 def test_a_resume_writes_the_best_weights_again(copy, charedge, damage):
-    import keras
-
-    before = keras.saving.load_model(copy / "model.keras").get_weights()
+    before = kept_weights(copy)
     damage(copy / "model.keras")
     result = charedge("train", "--resume", "--output", copy)
     assert (result.status, "written again" in result.stderr) == (0, True), result.stderr
-    for expected, found in zip(before, keras.saving.load_model(copy / "model.keras").get_weights(), strict=True):
+    for expected, found in zip(before, kept_weights(copy), strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
 def test_averaged_best_weights_are_written_again(train, tmp_path, charedge):
-    import keras
-
     run = shutil.copytree(train("--average", "0.9").path, tmp_path / "run")
-    before = keras.saving.load_model(run / "model.keras").get_weights()
+    before = kept_weights(run)
     (run / "model.keras").unlink()
     assert charedge("train", "--resume", "--output", run).status == 0
-    for expected, found in zip(before, keras.saving.load_model(run / "model.keras").get_weights(), strict=True):
+    for expected, found in zip(before, kept_weights(run), strict=True):
         np.testing.assert_array_equal(found, expected)
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,7 +24,7 @@ def student(teachers, train):
 
 def probabilities(run, ids):
     """What a run's Keras model makes of ids, by plain Keras."""
-    model = keras.saving.load_model(run / "model.keras", compile=False)
+    model: Any = keras.saving.load_model(run / "model.keras", compile=False)
     logits = model({"tokens": ids[None], "state": np.zeros((1, model.input["state"].shape[1]), np.float32)})["logits"][0]
     return np.exp(reference.log_softmax(logits))
 
