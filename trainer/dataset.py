@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..runtime.errors import CharedgeError
+from ..runtime.vocabulary import Vocabulary
 
 
 class Ids(Protocol):
@@ -17,6 +19,15 @@ class Ids(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, key: Any, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Data:
+    """An encoded text, split for a training."""
+
+    vocabulary: Vocabulary
+    train: Ids
+    validation: Ids
 
 
 class Windows:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from ..runtime.errors import CharedgeError
 from ..runtime.vocabulary import Vocabulary
+from .config import Config
 from .model import build_model, load_model, state_size, weights_sha256
 from .run import Run
 
@@ -58,3 +59,20 @@ class Teachers:
             probabilities.append(tf.nn.softmax(outputs["logits"]))
             states.append(tf.cast(outputs["state"], tf.float32))
         return tf.add_n(probabilities) / len(probabilities), tf.concat(states, axis=1)
+
+    def require_unchanged(self, run: Run, config: Config) -> None:
+        """Check that the weights are those that the run was started with.
+
+        Args:
+            run: the run that learns from these teachers.
+            config: its configuration; it records no weights before the first start.
+
+        Raises:
+            CharedgeError: a teacher's weights have changed since the run was started.
+        """
+        for path, before, now in zip(config.teachers, config.teachers_sha256, self.sha256, strict=False):
+            if before != now:
+                raise CharedgeError(
+                    f"`teacher` {path} has other weights than when {run.path} was started: put the run back that was there, "
+                    "or train again with `overwrite`."
+                )

@@ -44,8 +44,9 @@ def carry_out(plan: Plan, checkpoint_minutes: float, worker_timeout: float, prog
     """
     require_tensorflow("train", "train")
     from .accelerators import memory_explained
+    from .dataset import Data
     from .distribution import choose_strategy
-    from .loop import Data, Training
+    from .loop import Training
 
     vocabulary, ids, boundary, run = plan.corpus.vocabulary, plan.corpus.ids, plan.boundary, plan.run
     windows = boundary // plan.config.sequence_length
@@ -77,7 +78,7 @@ def carry_out(plan: Plan, checkpoint_minutes: float, worker_timeout: float, prog
         left_out = f" ({plan.corpus.skipped:,} others left out)" if plan.corpus.skipped else ""
         line = (
             f"{len(ids):,} characters{left_out}, {len(vocabulary) - 1} distinct; {config.cell.upper()} {config.layers} x "
-            f"{config.units}, {training.model.count_params():,} parameters; {config.precision} on {hardware}"
+            f"{config.units}, {training.learner.model.count_params():,} parameters; {config.precision} on {hardware}"
         )
         progress(Report("training", message=line))
         training.train(progress)
