@@ -1,4 +1,4 @@
-"""Finished runs that a training learns from: the mean of what they predict."""
+"""Teachers for distillation: finished runs, whose mean predictions another model learns."""
 
 from __future__ import annotations
 
@@ -15,26 +15,28 @@ from .run import Run
 
 
 class Teachers:
-    """An ensemble whose predictions are soft targets for another model (Hinton et al. 2015, "Distilling the Knowledge in a Neural
-    Network", at temperature 1)."""
+    """An ensemble whose predictions are soft targets for another model.
+
+    Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", at temperature 1.
+    """
 
     def __init__(
         self, runs: Sequence[Run], vocabulary: Vocabulary, precision: str, cudnn: bool | str, layers: Mapping[str, Any]
     ) -> None:
         """
         Args:
-            runs: whose best weights to take; none is an ensemble that predicts nothing.
-            vocabulary: what the other model predicts, V tokens.
+            runs: finished runs, whose best weights are used; may be empty.
+            vocabulary: the other model's, V tokens.
             precision: a Keras dtype policy.
             cudnn: as for `build_model`.
             layers: as for `build_model`.
 
         Raises:
-            CharedgeError: a run cannot be read, or predicts other characters.
+            CharedgeError: a run cannot be read, or has another vocabulary.
         """
         self._models, self._sizes = [], []
         self.sha256: list[str] = []
-        """Of each run's weights."""
+        """SHA-256 of each run's weights."""
         for run in runs:
             if run.vocabulary() != vocabulary:
                 raise CharedgeError(
@@ -49,10 +51,18 @@ class Teachers:
             self._models.append(model)
             self._sizes.append(state_size(config.cell, config.layers, config.units))
         self.size = sum(self._sizes)
-        """S, of all their states side by side."""
+        """S, the size of all teachers' states side by side."""
 
     def predict(self, tokens: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Tokens int32 [B, T], the state before them float32 [B, S] -> mean probabilities float32 [B, T, V], the state after."""
+        """Predict the token after each token.
+
+        Args:
+            tokens: int32 [B, T].
+            state: float32 [B, S], before the first token.
+
+        Returns:
+            Mean probabilities float32 [B, T, V], and the state after the last token.
+        """
         probabilities, states = [], []
         for model, before in zip(self._models, tf.split(state, self._sizes, axis=1), strict=True):
             outputs = model({"tokens": tokens, "state": before}, training=False)
