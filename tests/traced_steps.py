@@ -14,7 +14,7 @@ import tensorflow as tf
 from charedge.runtime.vocabulary import Vocabulary
 from charedge.trainer import weight_noise
 from charedge.trainer.distribution import deal
-from charedge.trainer.loop import CUDNN_LAYERS
+from charedge.trainer.learner import CUDNN_LAYERS
 from charedge.trainer.model import build_model, state_size
 from charedge.trainer.optimization import build_optimizer, compile_train_step, schedule_of
 from charedge.trainer.teachers import Teachers
@@ -34,7 +34,7 @@ SHARED = {"units": 8, "embedding_dim": 4, "sequence_length": 6, "batch_size": 4,
 
 
 def traced(strategy, options, summed_by_keras=False):
-    """What the graph of one training step holds, built as `Training` builds it on a GPU.
+    """What the graph of one training step holds, built as `Learner` builds it on a GPU.
 
     Args:
         strategy: the replicas.

@@ -1,4 +1,4 @@
-"""`charedge train`, `finetune` and `evaluate`: their options, and what they print."""
+"""Command line of the trainer: `charedge train`, `finetune` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ app = typer.Typer(**PLAIN)
 RUN = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by `charedge train`.", show_default=False)]
 OUTPUT = Annotated[Path, typer.Option(metavar="RUN", help="The folder for the run.")]
 OVERWRITE = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")]
-CHECKPOINT_MINUTES = Annotated[float, typer.Option(help="Minutes between two checkpoints within an epoch.")]
+CHECKPOINT_MINUTES = Annotated[float, typer.Option(help="Longest time between two checkpoints, in minutes.")]
 WORKER_TIMEOUT = Annotated[
     float, typer.Option(metavar="SECONDS", help="Seconds to wait for the other workers that TF_CONFIG names.")
 ]
@@ -37,7 +37,11 @@ JSON_LOG = Annotated[Path | None, typer.Option(metavar="FILE", help="Append the 
 
 
 def with_config_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Put the options of `Config` in the place of a command's `**options`, each None where it is not given."""
+    """Replace a command's `**options` by one option for each option of `Config`, None if it is not given.
+
+    Args:
+        command: a function for Typer.
+    """
     signature = inspect.signature(command, eval_str=True)
     own = [parameter for parameter in signature.parameters.values() if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
     shared = [
@@ -81,7 +85,9 @@ def train(
     init_from: Annotated[Path | None, typer.Option(metavar="RUN", help="Start from the weights of another run.")] = None,
     teachers: Annotated[
         list[Path] | None,
-        typer.Option("--teacher", metavar="RUN", help="Distil from this finished run, too; repeatable.", show_default=False),
+        typer.Option(
+            "--teacher", metavar="RUN", help="Distil from this finished run; may be given several times.", show_default=False
+        ),
     ] = None,
     checkpoint_minutes: CHECKPOINT_MINUTES = 10.0,
     worker_timeout: WORKER_TIMEOUT = 300.0,
@@ -123,7 +129,7 @@ def finetune(
     output: Annotated[Path, typer.Option(metavar="RUN", help="The folder for the new run.")],
     corpus: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CORPUS...", help="The text of the run.  [default: from where it was read]", show_default=False),
+        typer.Argument(metavar="CORPUS...", help="The text of the run.  [default: read from where it was]", show_default=False),
     ] = None,
     quantization_aware: Annotated[
         str, typer.Option(metavar="int4", help="How `charedge convert` will store the weights.")
@@ -139,7 +145,7 @@ def finetune(
     json_log: JSON_LOG = None,
     overwrite: OVERWRITE = False,
 ) -> None:
-    """Train a finished run a little longer with its weights rounded as the file will have them."""
+    """Train a finished run a little longer with its weights rounded as in the model file."""
     if json_log is not None:
         files = [source.name for source in find_sources(corpus)] if corpus else Run(run).config().corpus["files"]
         require_log_apart(json_log, map(Path, files), map(Run, (run, output)))
@@ -165,7 +171,10 @@ def evaluate(
     file: Annotated[Path | None, typer.Argument(help="A text; - is stdin.  [default: the run's held-out text]")] = None,
     protocol: Annotated[
         str,
-        typer.Option(metavar="|".join(api.PROTOCOLS), help="State carried, windows from zero states, or only the next character."),
+        typer.Option(
+            metavar="|".join(api.PROTOCOLS),
+            help="carried: state carried through the text; windows: from zero states; last-character: one prediction per window.",
+        ),
     ] = "carried",
     window: Annotated[int | None, typer.Option(help="Characters of a window.  [default: 256; last-character 100]")] = None,
     stride: Annotated[int, typer.Option(help="Characters between the starts of two last-character windows.")] = 1,
@@ -199,7 +208,7 @@ def evaluate(
 
 @contextmanager
 def _display(quiet: bool, json_log: Path | None, output: Path) -> Iterator[Display]:
-    """What shows a training, and says how to continue if it was interrupted."""
+    """The progress display of a training; if it is interrupted, prints how to continue."""
     with Display(quiet, json_log) as display:
         try:
             yield display

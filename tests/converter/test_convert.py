@@ -200,7 +200,7 @@ def test_bad_input_is_one_sentence(converted, charedge, tmp_path):
     empty.mkdir()
     file.touch()
     for arguments, status, match in (
-        ((empty, "--output", fine), 1, "not a whole run folder"),
+        ((empty, "--output", fine), 1, "not a complete run folder"),
         ((tmp_path / "missing", "--output", fine), 1, "not a run folder"),
         ((run, "--output", tmp_path), 1, "is a folder"),
         ((run, "--output", file / "m.tflite"), 1, "is not a folder"),

@@ -102,7 +102,7 @@ def test_bad_input_is_one_sentence(train, charedge, tmp_path):
         ((run, "--output", fine, "--quantization-aware", "int3"), 2, "int3"),
         ((run, "--output", fine, "--epochs", "0"), 2, "--epochs"),
         ((run, "--output", fine, "--learning-rate", "nan"), 2, "--learning-rate"),
-        ((tmp_path, "--output", fine), 1, "not a whole run folder"),
+        ((tmp_path, "--output", fine), 1, "not a complete run folder"),
     ):
         result = charedge("finetune", *arguments)
         assert (result.status, match in result.stderr) == (status, True), result.stderr

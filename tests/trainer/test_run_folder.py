@@ -211,7 +211,7 @@ def test_a_run_that_was_finished_while_the_corpus_was_read_is_kept(charedge, cor
 def test_a_run_that_was_replaced_while_the_corpus_was_read_is_not_resumed(charedge, corpus, tmp_path, train):
     shutil.copytree(train().path, tmp_path / "waited")
     run, result = run_while_waiting(charedge, corpus, tmp_path, train, "--resume", "--epochs", "3")
-    assert (result.status, "by another training meanwhile" in result.stderr) == (1, True), result.stderr
+    assert (result.status, "by another training in the meantime" in result.stderr) == (1, True), result.stderr
     assert config_of(run) == config_of(train("--seed", "5").path)
 
 
