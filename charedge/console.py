@@ -16,13 +16,26 @@ JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 CLEAR_LINE = "\r\x1b[K"
 
 
-def say(message: object) -> None:
-    """One line on stderr, where everything goes that is not the result."""
-    print_above(f"charedge: {message}".replace("\n", "\\n"))
+def say(message: object, text: str = "") -> None:
+    """Print a notice, warning or error: one line on stderr that starts with the program's name.
+
+    Args:
+        message: the line; line feeds in it are shown as `\\n`.
+        text: lines to print below it as they are.
+    """
+    line = f"charedge: {message}".replace("\n", "\\n")
+    print_above(f"{line}\n{text}" if text else line)
+
+
+def shown_loss(nats: float) -> str:
+    """A loss as every command prints it, from nats per character."""
+    from .runtime.scoring import to_bits
+
+    return f"{nats:.4f} nats per character ({to_bits(nats):.4f} bits per character)"
 
 
 def print_json(fields: dict[str, Any]) -> None:
-    """The result for a program."""
+    """Print a result as JSON."""
     print(to_json(fields, indent=2))
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .console import print_above, say, show_last_line
+from .console import say, show_last_line
 from .runtime.errors import CharedgeError
 from .runtime.progress import Report
 
@@ -68,15 +68,16 @@ class Display:
             self._record(report)
 
     def say(self, message: str) -> None:
-        """A line that stays, above the bar if there is one."""
+        """Print a notice above the bar; the lines below its first are a text, and are printed as they are."""
         if not self._quiet:
-            print_above(message)
+            notice, _, text = message.partition("\n")
+            say(notice, text)
 
     def _begin_stage(self, report: Report) -> None:
         self._end_stage()
         self._stage, self._last_line, self._last_drawing = report.stage, time.monotonic(), 0.0
-        if not (self._has_bar or self._quiet or report.figures):  # a training says enough by itself
-            say(f"{report.stage} over {report.total:,} {report.unit}")
+        if not (self._has_bar or report.figures):  # a training says enough by itself
+            self.say(f"{report.stage} over {report.total:,} {report.unit}")
 
     def _end_stage(self) -> None:
         if self._has_bar and self._stage:

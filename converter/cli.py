@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from ..console import JSON, PLAIN, print_json
+from ..console import JSON, PLAIN, print_json, shown_loss
 from ..display import Display
 from ..runtime.errors import InvalidOption
 from .convert import Conversion, convert_all, export_saved_model
@@ -88,16 +88,17 @@ def convert(
     if as_json:
         print_json({"files": [asdict(conversion) for conversion in result]} if isinstance(result, list) else asdict(result))
     elif isinstance(result, list):
-        print(_table(result))
+        print(_table(run, result))
         print(f"compared in {folder}: *-comparison.png and *-comparison.json")
     elif isinstance(result, Conversion):
-        print(_table([result]))
+        print(_table(run, [result]))
         print(f"next: charedge generate {shlex.quote(result.file)}")
     else:
         print(
-            f"{result.folder}: a SavedModel of {result.bytes:,} bytes; {result.nats_per_character:.4f} nats/character over "
-            f"{result.characters:,} held-out characters, largest logit difference to Keras {result.largest_logit_difference:.6f}"
+            f"{result.folder}: a SavedModel of {result.bytes:,} bytes, largest logit difference to Keras "
+            f"{result.largest_logit_difference:.6f}"
         )
+        print(f"{shown_loss(result.nats_per_character)} {_over(result.characters, run)}")
         print(f"next: tf.saved_model.load({result.folder!r}).generate_one_step(...), as docs/command-line.md shows")
 
 
@@ -111,10 +112,19 @@ def _refuse_meaningless(ctx: typer.Context, option: str) -> None:
             raise InvalidOption(name, f"has no effect with {option}: leave one of them out.")
 
 
-def _table(conversions: Sequence[Conversion]) -> str:
-    """A line for Keras; then for each file its name and size, and a line for each interpreter that it was measured on."""
-    reference = conversions[0].verified[0].reference_nats_per_character
-    lines = [ROW.format(*HEADINGS), ROW.format("Keras", f"{reference:.4f}", *[""] * 5)]
+def _over(characters: int, run: Path) -> str:
+    """What a loss that a conversion measured is over."""
+    return f"over the first {characters:,} held-out characters of {run}, one stream with the state carried"
+
+
+def _table(run: Path, conversions: Sequence[Conversion]) -> str:
+    """What the losses are over; a line for Keras; then for each file its name and size, and a line for each interpreter."""
+    measured = conversions[0].verified[0]
+    lines = [
+        f"nats/char: nats per character {_over(measured.characters, run)}",
+        ROW.format(*HEADINGS),
+        ROW.format("Keras", f"{measured.reference_nats_per_character:.4f}", *[""] * 5),
+    ]
     for conversion in conversions:
         lines.append(f"{Path(conversion.file).name}: {conversion.quantization}, {conversion.bytes:,} bytes")
         lines += [

@@ -294,7 +294,7 @@ def _require_quality(built: Built, output: Path, tolerance: float | None) -> Non
     worst = built.worst
     if not worst.loss <= allowed:  # nor NaN
         raise CharedgeError(
-            f"{output} was not written: it would lose {worst.loss:.4f} nats/character against Keras on {worst.interpreter}, "
+            f"{output} was not written: it would lose {worst.loss:.4f} nats per character against Keras on {worst.interpreter}, "
             f"and {allowed:g} are allowed; choose another `quantization`, or raise `tolerance`."
         )
 

@@ -125,13 +125,13 @@ def fit_temperature(model: keras.Model, run: Run, progress: Progress = no_progre
     ids = held_out_ids(run, 1 + MOST_LOGITS // model.get_layer(LOGITS).units)
     parts = read_text(model, ids, progress, stage)
     fit = best_temperature(parts, ids[1:])
-    over = f"over {len(ids) - 1:,} held-out characters"
+    over = f"over the first {len(ids):,} held-out characters, one stream with the state carried"
     if fit.temperature == 1:
         message = f"not dividing the logits: fitted on half of the held-out text, no temperature helps on the other half, {over}"
     else:
         divide_logits(model, fit.temperature)
         message = (
-            f"dividing the logits by {fit.temperature:.3f}: {fit.before:.4f} -> {fit.after:.4f} nats {over} "
+            f"dividing the logits by {fit.temperature:.3f}: {fit.before:.4f} -> {fit.after:.4f} nats per character {over} "
             f"({fit.unseen:.4f} on each half when fitted on the other)"
         )
     progress(Report(stage, message=message))

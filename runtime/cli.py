@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import JSON, PLAIN, print_json, say
+from ..console import JSON, PLAIN, print_json, say, shown_loss
 from ..streams import drop, to_json
 from .bundled import DEFAULT, NAMES, find_model
 from .errors import CharedgeError, InvalidOption
@@ -268,7 +268,7 @@ def info(model: MODEL, as_json: JSON = False) -> None:
         *(
             (
                 "verified",
-                f"{v.nats_per_character:.4f} nats/character ({v.loss:+.4f} against Keras) "
+                f"{v.nats_per_character:.4f} nats per character ({v.loss:+.4f} against Keras) "
                 f"over {v.characters:,} held-out characters on {v.interpreter} {v.version}",
             )
             for v in manifest.verified
@@ -320,7 +320,7 @@ def verify(model: MODEL, threads: THREADS = 1, interpreter: INTERPRETER = None, 
         print(f"file         {model}: ZIP, manifest and SHA-256 are in order")
         print(f"interpreter  {step.interpreter}")
         print(
-            f"probe        {result.nats_per_character:.6f} nats/character, recorded {result.expected_nats_per_character:.6f}, "
+            f"probe        {result.nats_per_character:.6f} nats per character, recorded {result.expected_nats_per_character:.6f}, "
             f"difference {difference:+.6f}, allowed {result.tolerance:g}"
         )
         print("verified" if result.passed else "FAILED")
@@ -353,8 +353,8 @@ def score(
         print_json({**asdict(result), "characters_per_second": speed, "interpreter": loaded.interpreter})
         return
     print(
-        f"{result.nats_per_character:.4f} nats/character, {result.bits_per_character:.4f} bits/character "
-        f"over {result.characters:,} characters ({result.skipped_characters:,} skipped)"
+        f"{shown_loss(result.nats_per_character)} over {result.characters:,} characters "
+        f"({result.skipped_characters:,} skipped), one stream with the state carried"
     )
 
 
@@ -371,7 +371,7 @@ def _with_progress(chunks: Iterator[str]) -> Iterator[str]:
 
 
 def _score_lines(model: Model, file: Path, strict: bool, as_json: bool) -> None:
-    """A line of output for each line of the file: nats/character, a tab, the line; or a JSON object."""
+    """Print for each line of the file its nats per character, a tab and the line; or a JSON object."""
     from .scoring import TooShort
 
     for number, line in enumerate(split_lines(read_chunks(file)), start=1):

@@ -19,6 +19,21 @@ class Ids(Protocol):
     def __getitem__(self, key: Any, /) -> Any: ...
 
 
+VALIDATION_STREAMS = 64
+STREAM_CHARACTERS = 500
+"""The fewest characters of a validation stream."""
+
+
+def validation_start(characters: int, split: float) -> int:
+    """The character at which the validation split of a text starts."""
+    return int(characters * (1 - split))
+
+
+def validation_streams(characters: int) -> int:
+    """The number of streams in which a validation split is read, from its number of characters."""
+    return max(1, min(VALIDATION_STREAMS, characters // STREAM_CHARACTERS))
+
+
 class Windows:
     """Shuffled windows: the ids cut into pieces of `sequence_length` + 1; all but the last id are input, all but the first targets.
 

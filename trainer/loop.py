@@ -31,7 +31,7 @@ from .checkpoints import Position, read_epoch, restore_checkpoint, save_checkpoi
 from .cluster import is_chief, workers
 from .config import Config
 from .curves import draw_curves
-from .dataset import BATCHINGS, Ids, prefetched
+from .dataset import BATCHINGS, Ids, prefetched, validation_streams
 from .distribution import deal
 from .dropout import SharedDropout
 from .evaluation import chunk_loss, evaluate_ids
@@ -44,8 +44,6 @@ from .run import Epoch, Run
 from .teachers import Teachers
 
 CUDNN_LAYERS = {**LAYERS, "dropout": SharedDropout}
-VALIDATION_STREAMS = 64
-STREAM_CHARACTERS = 500  # the fewest that a validation stream should have
 SAMPLE_LENGTH = 200
 UNTRAINED_TOLERANCE = 0.1  # of ln V
 STOP, SAVE = 0, 1  # what a worker asks the others for
@@ -300,7 +298,8 @@ class Training:
         window = next(self.batches.epoch(0))
         nats, _ = self.chunk(tf.constant(window[:, :-1]), tf.constant(window[:, 1:]), tf.zeros((len(window), self.size)))
         loss, expected = float(nats) / window[:, 1:].size, math.log(len(self.data.vocabulary))
-        progress(Report("training", message=f"untrained loss {loss:.4f} nats, ln({len(self.data.vocabulary)}) = {expected:.4f}"))
+        figures = f"{loss:.4f} nats per character over the first batch, ln({len(self.data.vocabulary)}) = {expected:.4f}"
+        progress(Report("training", message=f"untrained loss {figures}"))
         if not abs(loss - expected) <= UNTRAINED_TOLERANCE * expected:
             sentence = "an untrained model's loss should be about ln(vocabulary); check the installation of TensorFlow."
             warnings.warn(sentence, stacklevel=2)
@@ -400,7 +399,7 @@ class Training:
         validation = epoch.validation_nats_per_character
         line = (
             f"epoch {epoch.epoch}/{self.config.epochs}  training {epoch.train_nats_per_character:.4f}  "
-            f"validation {validation:.4f} nats ({to_bits(validation):.4f} bits)/char  "
+            f"validation {validation:.4f} nats per character ({to_bits(validation):.4f} bits)  "
             f"{epoch.characters_per_second / 1000:,.1f} k chars/s  {epoch.seconds:.0f} s{'  (best so far)' if is_best else ''}"
         )
         figures = {
@@ -419,7 +418,7 @@ class Training:
 
     def _measured_epoch(self) -> Epoch:
         position, validation = self.position, self.data.validation
-        streams = max(1, min(VALIDATION_STREAMS, len(validation) // STREAM_CHARACTERS))
+        streams = validation_streams(len(validation))
         return Epoch(
             epoch=position.epoch + 1,
             train_nats_per_character=position.loss_sum / position.step,
