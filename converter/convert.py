@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..runtime.errors import CharedgeError, InvalidOption
 from ..runtime.manifest import RequiredInterpreter
+from ..runtime.paths import StrPath, path_argument
 from ..runtime.progress import Progress, Report, no_progress
 from ..runtime.text import harmless
 from ..trainer.installation import require_installed, require_tensorflow
@@ -49,8 +50,8 @@ class Conversion:
 
 
 def convert(
-    run: Run | str | os.PathLike[str],
-    output: str | os.PathLike[str],
+    run: Run | StrPath,
+    output: StrPath,
     *,
     quantization: str = "int8",
     tolerance: float | None = None,
@@ -83,7 +84,7 @@ def convert(
         CharedgeError: TensorFlow is not installed; `output` cannot be written; the run is damaged; or the file would lose more
             than `tolerance` on an interpreter, and was not written.
     """
-    run, output = _run(run), _path("output", output)
+    run, output = Run.of("run", run), path_argument("output", output)
     _check_choice("quantization", quantization)
     _check_options(tolerance, fit_temperature, name, author, license, notes, progress)
     check_file("output", output, run)
@@ -95,8 +96,8 @@ def convert(
 
 
 def convert_all(
-    run: Run | str | os.PathLike[str],
-    folder: str | os.PathLike[str],
+    run: Run | StrPath,
+    folder: StrPath,
     *,
     tolerance: float | None = None,
     fit_temperature: bool = False,
@@ -122,7 +123,7 @@ def convert_all(
         InvalidOption, CharedgeError: as `convert`. If a file would lose too much, it is left out and the others are written before
             this is raised.
     """
-    run, folder = _run(run), _path("folder", folder)
+    run, folder = Run.of("run", run), path_argument("folder", folder)
     _check_options(tolerance, fit_temperature, name, author, license, notes, progress)
     if name is not None and (Path(name).name != name or len(os.fsencode(name)) > MAX_FILE_NAME):
         raise InvalidOption("name", f"{name} must be usable as a file name: at most {MAX_FILE_NAME} bytes, without a folder.")
@@ -147,8 +148,8 @@ def convert_all(
 
 
 def export_saved_model(
-    run: Run | str | os.PathLike[str],
-    output: str | os.PathLike[str],
+    run: Run | StrPath,
+    output: StrPath,
     *,
     fit_temperature: bool = False,
     progress: Progress = no_progress,
@@ -169,7 +170,7 @@ def export_saved_model(
         CharedgeError: TensorFlow is not installed; `output` holds something else or cannot be written; the run is damaged; or
             the SavedModel gives other logits than the Keras model, and was not put in place.
     """
-    run, output = _run(run), _path("output", output)
+    run, output = Run.of("run", run), path_argument("output", output)
     _check_call(fit_temperature, progress)
     check_saved_model("output", output, run)
     run.config()
@@ -177,20 +178,6 @@ def export_saved_model(
     from .saved_model import write_saved_model
 
     return write_saved_model(run, output, fit_temperature, progress)
-
-
-def _run(run: Run | str | os.PathLike[str]) -> Run:
-    return run if isinstance(run, Run) else Run(_path("run", run, "a Run or the path of a run folder"))
-
-
-def _path(field: str, value: str | os.PathLike[str], expected: str = "a path") -> Path:
-    """
-    Raises:
-        InvalidOption: the value of an argument is not a path.
-    """
-    path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
-    _require(isinstance(path, str) and path != "" and "\0" not in path, field, value, expected)
-    return Path(value)
 
 
 def _check_choice(field: str, quantization: str) -> None:

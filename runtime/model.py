@@ -9,7 +9,6 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Integral
-from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from .errors import CharedgeError, InvalidOption
 from .interpreter import Step
 from .manifest import Manifest
 from .model_file import ModelFile, read_model_file
+from .paths import StrPath, path_argument
 from .pattern import Pattern
 from .sampling import Sampling, random_rows
 from .saved_text import SavedText
@@ -36,7 +36,7 @@ class UnknownCharacters(UserWarning):
     """A text has characters that the model's vocabulary lacks; they were left out."""
 
 
-def load(path: str | Path = DEFAULT, threads: int = 1, interpreter: str | None = None) -> Model:
+def load(path: StrPath = DEFAULT, threads: int = 1, interpreter: str | None = None) -> Model:
     """Load a model file, in the order of trust: ZIP and manifest, SHA-256, interpreter, shapes, probe.
 
     Args:
@@ -46,10 +46,10 @@ def load(path: str | Path = DEFAULT, threads: int = 1, interpreter: str | None =
         interpreter: `ai-edge-litert` or `tflite-runtime`; by default the first that is installed and fits.
 
     Raises:
-        InvalidOption: `threads` or `interpreter` is not possible.
+        InvalidOption: an argument has a value that it cannot have.
         CharedgeError: the file is damaged, or it does not work on this machine.
     """
-    file = read_model_file(find_model(path))
+    file = read_model_file(find_model(path_argument("path", path)))
     step = Step.load(file, threads, interpreter)
     require_probe(step, file)
     return Model(file, step)
@@ -100,7 +100,7 @@ class Model:
         seed: int | None = None,
         stop: str | Sequence[str] = (),
         pattern: str | None = None,
-        session: str | Path | None = None,
+        session: StrPath | None = None,
         strict: bool = False,
     ) -> str:
         """Continue a text: the pieces of `stream`, joined. A session is saved when the whole text is there, and not before.
@@ -140,7 +140,7 @@ class Model:
         seed: int | None = None,
         stop: str | Sequence[str] = (),
         pattern: str | None = None,
-        session: str | Path | None = None,
+        session: StrPath | None = None,
         strict: bool = False,
     ) -> Generator[str, None, None]:
         """Continue a text piece by piece, each piece as soon as it is known to belong to the text.
@@ -182,7 +182,7 @@ class Model:
     @contextmanager
     def in_session(
         self,
-        session: str | Path,
+        session: StrPath,
         prompt: str | Iterable[str] = "",
         length: int = DEFAULT_LENGTH,
         *,
@@ -299,9 +299,9 @@ class Model:
         yield from (piece for _, piece in write(self._step, self.vocabulary.tokens, plan, [self._feed(ids)]))
 
     @contextmanager
-    def _saved_text(self, session: str | Path, plan: Plan, ids: Iterable[np.ndarray]) -> Iterator[SavedText]:
+    def _saved_text(self, session: StrPath, plan: Plan, ids: Iterable[np.ndarray]) -> Iterator[SavedText]:
         """A text in a session that is locked for as long, and saved at the end."""
-        path, sha256, size = Path(session), self.manifest.flatbuffer_sha256, self._step.state_size
+        path, sha256, size = path_argument("session", session), self.manifest.flatbuffer_sha256, self._step.state_size
         require_place(path)
         with locked(path):
             saved = Session.load(path, sha256, size, len(self.vocabulary)) if path.exists() else None
@@ -314,7 +314,7 @@ class Model:
             finally:
                 text.save()
 
-    def _saved_pieces(self, session: str | Path, plan: Plan, ids: Iterable[np.ndarray]) -> Generator[str, None, None]:
+    def _saved_pieces(self, session: StrPath, plan: Plan, ids: Iterable[np.ndarray]) -> Generator[str, None, None]:
         """An empty piece once the session is locked and read, then those of the text."""
         with self._saved_text(session, plan, ids) as text:
             yield ""
