@@ -1,4 +1,4 @@
-"""What the commands of all rooms share: how they print."""
+"""Printing, as all commands do it: results, notices, and the last line of a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from .streams import harmless, to_json, write_error
 
 PLAIN: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
-"""How every part of the command line is set up: errors are one line, and help is plain text that needs no rich."""
+"""Settings of every Typer app: errors are one line, and help is plain text that does not need rich."""
 
 JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 CLEAR_LINE = "\r\x1b[K"
@@ -39,11 +39,11 @@ def print_json(fields: dict[str, Any]) -> None:
     print(to_json(fields, indent=2))
 
 
-_last_line = ""  # a progress bar, which has no newline behind it
+_last_line = ""  # a progress bar, without a newline at its end
 
 
 def show_last_line(line: str) -> None:
-    """Replace the last line of a terminal, which stays below everything that is printed to stderr; an empty one removes it."""
+    """Replace the last line of a terminal, which stays below all that is printed to stderr; an empty line removes it."""
     global _last_line
     _last_line = line
     sys.stderr.write(CLEAR_LINE + harmless(line))

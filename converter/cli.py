@@ -1,4 +1,4 @@
-"""`charedge convert`. TensorFlow is imported when the command runs, not before."""
+"""`charedge convert`: its options, and what it prints. TensorFlow is imported when the command runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MEANINGLESS = {
     "--format saved-model": ("folder", "quantization", "tolerance", "name", "author", "license", "notes"),
     "--all": ("output", "quantization"),
 }
-"""Arguments that would do nothing beside an option."""
+"""Arguments that have no effect together with an option."""
 HEADINGS = ("", "nats/char", "vs Keras", "KL div.", "top-1", "logits", "us/char")
 ROW = "{:<23}  {:>9}  {:>8}  {:>7}  {:>7}  {:>6}  {:>7}"  # 79 columns
 
@@ -34,24 +34,25 @@ def convert(
     ctx: typer.Context,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by `charedge train`.", show_default=False)],
     output: Annotated[
-        Path | None, typer.Option(metavar="MODEL", help="The .tflite file to write, or the folder of the SavedModel.")
+        Path | None,
+        typer.Option(metavar="MODEL", help="The .tflite file to write, or the folder of the SavedModel; required without --all."),
     ] = None,
     folder: Annotated[
         Path | None,
-        typer.Option("--all", metavar="DIR", help="Write a file of every quantization here, and a comparison."),
+        typer.Option("--all", metavar="DIR", help="Write a file of every quantization to DIR, and a comparison.  [default: none]"),
     ] = None,
     quantization: Annotated[
-        str, typer.Option(metavar="|".join(PROFILES), help="How the weights are stored; int4 runs on LiteRT only.")
+        str, typer.Option(metavar="|".join(PROFILES), help="Storage of the weights; int4 runs on LiteRT only.")
     ] = "int8",
     format: Annotated[
         str,
-        typer.Option(metavar="|".join(FORMATS), help="A model file for devices, or a SavedModel for TensorFlow."),
+        typer.Option(metavar="|".join(FORMATS), help="Model file for devices, or SavedModel for TensorFlow."),
     ] = "tflite",
     tolerance: Annotated[
         float | None,
         typer.Option(
             metavar="NATS",
-            help="Nats per character that the file may lose against the Keras model.  [default: "
+            help="Maximum loss of the file against the Keras model, in nats per character.  [default: "
             + ", ".join(f"{name} {profile.tolerance:g}" for name, profile in PROFILES.items())
             + "]",
         ),
@@ -67,7 +68,7 @@ def convert(
     ] = "",
     as_json: JSON = False,
 ) -> None:
-    """Convert a run to one .tflite file, and verify it on every interpreter installed here."""
+    """Convert a run to one .tflite file, and verify it on every installed interpreter."""
     if format not in FORMATS:
         raise InvalidOption("format", f"{format} is unknown: choose {' or '.join(FORMATS)}.")
     if format == "saved-model":
@@ -103,9 +104,10 @@ def convert(
 
 
 def _refuse_meaningless(ctx: typer.Context, option: str) -> None:
-    """
+    """Refuse arguments that have no effect together with an option.
+
     Raises:
-        InvalidOption: something was given that would do nothing beside this option.
+        InvalidOption: one was given.
     """
     for name in MEANINGLESS[option]:
         if "COMMANDLINE" in str(ctx.get_parameter_source(name)):
@@ -113,12 +115,12 @@ def _refuse_meaningless(ctx: typer.Context, option: str) -> None:
 
 
 def _over(characters: int, run: Path) -> str:
-    """What a loss that a conversion measured is over."""
+    """The text over which a conversion measured its losses."""
     return f"over the first {characters:,} held-out characters of {run}, one stream with the state carried"
 
 
 def _table(run: Path, conversions: Sequence[Conversion]) -> str:
-    """What the losses are over; a line for Keras; then for each file its name and size, and a line for each interpreter."""
+    """The table: the text measured on; a line for Keras; for each file its name and size, and a line for each interpreter."""
     measured = conversions[0].verified[0]
     lines = [
         f"nats/char: nats per character {_over(measured.characters, run)}",

@@ -86,10 +86,10 @@ def test_a_model_trained_with_unk_is_given_id_zero(models):
 
 @pytest.mark.parametrize("value", [5, b"book", "", "a\0b"])
 def test_what_is_not_a_path_names_its_argument(generator, value):
-    with pytest.raises(InvalidOption, match="^`path` "):
+    with pytest.raises(InvalidOption, match=r"^`path` "):
         load(value)
     for write in (generator.generate, generator.stream):
-        with pytest.raises(InvalidOption, match="^`session` "):
+        with pytest.raises(InvalidOption, match=r"^`session` "):
             write("a", 5, session=value)
 
 
