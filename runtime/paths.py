@@ -23,6 +23,8 @@ def path_argument(field: str, value: object) -> Path:
     path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if path == "":
         raise InvalidOption(field, "is missing: give a path.")
-    if not isinstance(path, str) or "\0" in path:
+    if not isinstance(path, str):
         raise InvalidOption(field, f"{value!r} must be a path.")
+    if "\0" in path:
+        raise InvalidOption(field, f"{path!r} has a zero byte, which a path cannot have: check the path.")
     return Path(path)
