@@ -1,4 +1,4 @@
-"""From a model's weights to the bytes of verified model files: step graph, quantisation, metadata, verification. No TensorFlow."""
+"""Build verified model files from a model's weights: step graph, quantization, metadata, verification. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from .verification import Measurement, measure, record_probe
 
 @dataclass(frozen=True)
 class Built:
-    """A model file's bytes, and what was measured of it."""
+    """The bytes of a model file, and its measurements."""
 
     quantization: str
     data: bytes
     measurements: list[Measurement]
-    """On each interpreter that the file names and that is installed here."""
+    """One on each installed interpreter that the file names."""
 
     @property
     def worst(self) -> Measurement:
-        """The one on the interpreter where the file loses most."""
+        """The measurement with the largest loss against Keras."""
         return max(self.measurements, key=lambda measurement: measurement.loss)
 
 
@@ -53,20 +53,23 @@ def build_model_files(
     calibration: np.ndarray | None = None,
     progress: Progress = no_progress,
 ) -> list[Built]:
-    """Build a model file of each quantisation, and measure them side by side.
+    """Build a model file of each quantization, and measure them side by side.
 
     Args:
-        weights: of the trained model.
+        weights: the weights of the trained model.
         vocabulary: V tokens.
-        description: of the model.
+        description: the name, author, licence and others of the model.
         quantizations: names in `PROFILES`.
-        held_out: int32 [n], ids that were not trained on, n at least 2; the first of them become the probe.
-        reference: the trained model's own logits after each of them but the last, the state carried, in parts of float32 [any, V].
-        calibration: int32 [m], ids that were trained on, by which 4-bit weights are rounded.
+        held_out: int32 [n], n at least 2: ids of held-out text; the first of them become the probe.
+        reference: the Keras model's logits after each of these ids but the last, the state carried, in parts of float32 [any, V].
+        calibration: int32 [m], ids of the training text, by which 4-bit weights are rounded.
         progress: called with reports on the characters read in each stage.
 
+    Returns:
+        The files, in the order of `quantizations`.
+
     Raises:
-        CharedgeError: no interpreter that a profile is meant for is installed.
+        CharedgeError: no interpreter that a profile names is installed.
     """
     graph, moments = build_step(weights), {}
     if calibration is not None and any(PROFILES[quantization].inner == "int4" for quantization in quantizations):
@@ -81,7 +84,7 @@ def build_model_files(
         manifest = _manifest(weights, description, name, flatbuffer, verified, probe)
         file = ModelFile(Path(f"{description.name}.tflite"), manifest, vocabulary, flatbuffer)
         data = file.to_bytes()
-        parse_model_file(io.BytesIO(data), file.path)  # no file leaves here that a device would refuse
+        parse_model_file(io.BytesIO(data), file.path)  # a device would refuse what this refuses
         built.append(Built(name, data, measurements))
     return built
 
@@ -98,10 +101,10 @@ def _build_flatbuffer(graph: Graph, weights: Weights, description: Description, 
 
 
 def _steps(flatbuffer: bytes, weights: Weights, profile: Profile) -> list[Step]:
-    """A flatbuffer on each interpreter that its profile names and that is installed here.
+    """Load a flatbuffer on each installed interpreter that its profile names.
 
     Raises:
-        CharedgeError: there is none.
+        CharedgeError: none is installed.
     """
     sizes, int4 = (weights.vocabulary_size, weights.state_size), profile.inner == "int4"
     installed = [interpreter for interpreter in installed_interpreters() if interpreter.name in profile.interpreters]

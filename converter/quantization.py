@@ -1,4 +1,4 @@
-"""The one pass that stores a float32 step graph's weights as a profile (profiles.py) says."""
+"""Quantization of a step graph: one pass that stores its weights as a profile (profiles.py) says."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from .graph import Graph, Operator, Tensor, constant
 from .profiles import Profile, Storage
 from .rounding import gptq, octav_scale
 
-INT8_LEVELS = 127  # symmetric: -128 stays unused, as TFLite's specification of int8 weights asks
+INT8_LEVELS = 127  # symmetric: -128 is not used, as TFLite's specification of int8 weights requires
 Moments = Mapping[Tensor, np.ndarray]
 
 
 def quantize(graph: Graph, profile: Profile, moments: Moments | None = None) -> Graph:
-    """A graph with the same inputs and outputs whose weights are stored as `profile` says.
+    """Quantize the weights of a step graph.
 
     Args:
         graph: a float32 step graph.
         profile: how to store its weights.
-        moments: from `second_moments`, which 4-bit weights are rounded by.
+        moments: from `second_moments`, for the rounding of 4-bit weights.
+
+    Returns:
+        A new graph with the same inputs and outputs.
     """
     looked_up = {operator.outputs[0] for operator in graph.operators if operator.code == "GATHER"}
     operators: list[Operator] = []
@@ -34,7 +37,7 @@ def quantize(graph: Graph, profile: Profile, moments: Moments | None = None) -> 
 
 
 def _float16(operator: Operator, moments: Moments) -> list[Operator]:
-    """DEQUANTIZE for each constant, which interpreters do once, when they load the file."""
+    """A DEQUANTIZE for each constant; interpreters run it once, when they load the file."""
     rewritten, operands = [], list(operator.inputs)
     for i, operand in enumerate(operands):
         if operand is not None and operand.data is not None:
@@ -45,7 +48,7 @@ def _float16(operator: Operator, moments: Moments) -> list[Operator]:
 
 
 def _int4_matmul(operator: Operator, moments: Moments) -> list[Operator]:
-    """FULLY_CONNECTED with a scale for each output of its own: version 12, so that tflite-runtime refuses it by itself."""
+    """FULLY_CONNECTED with a scale for each output: version 12, which tflite-runtime refuses."""
     x, weights, bias = operator.inputs
     assert weights is not None
     assert weights.data is not None
@@ -60,9 +63,9 @@ def _int4_matmul(operator: Operator, moments: Moments) -> list[Operator]:
 def _int8_matmul(operator: Operator, moments: Moments) -> list[Operator]:
     """FULLY_CONNECTED on int8 weights, MUL by a scale for each output, ADD of the bias.
 
-    A scale for each output inside FULLY_CONNECTED is version 12 of it, which tflite-runtime 2.14 lacks. Multiplied afterwards
-    it is the same arithmetic on every interpreter: here the operator's one scale is 1. Version 9 is the first that may
-    quantise the activations asymmetrically, which is what XNNPACK's fast kernels do.
+    FULLY_CONNECTED itself has a scale for each output from version 12 on, which tflite-runtime 2.14 lacks. With a separate MUL
+    the arithmetic is the same on every interpreter, and the operator's single scale is 1. Version 9 is the first that can
+    quantize the activations asymmetrically, as XNNPACK's fast kernels do.
     """
     x, weights, bias = operator.inputs
     (output,) = operator.outputs
@@ -84,7 +87,7 @@ def _int8_matmul(operator: Operator, moments: Moments) -> list[Operator]:
 
 
 def _int8_lookup(operator: Operator, moments: Moments) -> list[Operator]:
-    """GATHER from an int8 table, CAST, and MUL by a scale for each column: no tool quantises a lookup so finely."""
+    """GATHER from an int8 table, CAST, and MUL by a scale for each column, which is finer than a scale for the table."""
     table, token = operator.inputs
     (row,) = operator.outputs
     assert table is not None
@@ -111,7 +114,7 @@ REWRITES: dict[tuple[str, Storage], Callable[[Operator, Moments], list[Operator]
 
 
 def _scale(values: np.ndarray, axis: int) -> np.ndarray:
-    """The size of one level, so that the largest value along an axis is the last level; never zero."""
+    """The value of one level, so that the largest value along an axis is the last level; never zero."""
     return np.maximum(np.abs(values).max(axis=axis) / INT8_LEVELS, np.finfo(np.float32).tiny).astype(np.float32)
 
 

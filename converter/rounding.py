@@ -1,17 +1,17 @@
-"""4-bit rounding that costs little: a scale for each output by OCTAV, then GPTQ: later weights compensate for earlier errors."""
+"""4-bit rounding with a small loss: a scale for each output by OCTAV, then GPTQ, whose later weights compensate for errors."""
 
 from __future__ import annotations
 
 import numpy as np
 
-INT4_LEVELS = 7  # symmetric: -8 stays unused
+INT4_LEVELS = 7  # symmetric: -8 is not used
 OCTAV_ITERATIONS = 30
 DAMPING = 0.01  # of the mean second moment, as in GPTQ
-BLOCK = 128  # columns between two updates of all that follow: the same result, with most of the work in matrix products
+BLOCK = 128  # columns between two updates of all later ones: the same result, with most of the work in matrix products
 
 
 def octav_scale(weights: np.ndarray) -> np.ndarray:
-    """The size of one 4-bit level for each row, so that clipping and rounding together cost the least squared error.
+    """The value of one 4-bit level for each row that minimises the squared error of clipping and rounding.
 
     Args:
         weights: float [outputs, inputs].
@@ -33,12 +33,12 @@ def octav_scale(weights: np.ndarray) -> np.ndarray:
 
 
 def gptq(weights: np.ndarray, scale: np.ndarray, moment: np.ndarray) -> np.ndarray:
-    """Round weights one input after the other, each one's error made up for by the inputs that follow.
+    """Round weights one input after another; later inputs compensate for the error of each.
 
     Args:
         weights: float [outputs, inputs].
         scale: float32 [outputs], the value of one level.
-        moment: float64 [inputs, inputs], the mean of x x^T over the inputs x that the matrix meets.
+        moment: float64 [inputs, inputs], the mean of x x^T over the inputs x of the matrix.
 
     Returns:
         int8 [outputs, inputs], from -7 to 7.

@@ -28,7 +28,7 @@ BATCH = {
     "learning_rate": 0.002,
 }
 EPOCH = {**BATCH, "event": "epoch", "step": 2, "validation_nats_per_character": 1.25}
-RESULT = "epoch 2/3  training 1.5000  validation 1.2500 nats (1.8034 bits)/char  12.3 k chars/s  60 s"
+RESULT = "epoch 2/3  training 1.5000  validation 1.2500 nats per character (1.8034 bits)  12.3 k chars/s  60 s"
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def screen(written):
 
 def test_a_terminal_shows_a_bar_that_disappears(monkeypatch):
     shown, drawn = screen(on_a_terminal(monkeypatch, show))
-    assert shown == ["untrained loss 4.0 nats", RESULT, "end", ""]
+    assert shown == ["charedge: untrained loss 4.0 nats", f"charedge: {RESULT}", "end", ""]
     bars = [line for line in drawn if line.startswith("epoch 2/3  [")]
     assert re.fullmatch(r"epoch 2/3  \[#+\]  100%  1\.5000 nats/char  12\.0 k chars/s  1:02 left", bars[-1])
     assert re.fullmatch(r"epoch 2/3  \[#+-+\]   50%  2\.0000 nats/char  10\.0 k chars/s  1:02:05 left", bars[0])
@@ -136,7 +136,7 @@ def test_warnings_and_messages_stand_above_the_bar(monkeypatch):
             display(batch(2))
 
     shown, drawn = screen(on_a_terminal(monkeypatch, show))
-    assert shown == ["charedge: warning: a checkpoint is damaged.", "sample:", "  To be", "end", ""]
+    assert shown == ["charedge: warning: a checkpoint is damaged.", "charedge: sample:", "  To be", "end", ""]
     assert sum("]   50%" in line for line in drawn) == 3
 
 
@@ -176,10 +176,10 @@ def test_text_cannot_control_the_terminal(monkeypatch, quiet):
 def test_a_pipe_gets_a_plain_line_now_and_then(capsys, every_batch):
     show()
     assert capsys.readouterr().err.splitlines() == [
-        "untrained loss 4.0 nats",
-        "epoch 2/3  1 of 2 batches  2.0000 nats/char  10.0 k chars/s  1:02:05 left",
-        "epoch 2/3  2 of 2 batches  1.5000 nats/char  12.0 k chars/s  1:02 left",
-        RESULT,
+        "charedge: untrained loss 4.0 nats",
+        "charedge: epoch 2/3  1 of 2 batches  2.0000 nats/char  10.0 k chars/s  1:02:05 left",
+        "charedge: epoch 2/3  2 of 2 batches  1.5000 nats/char  12.0 k chars/s  1:02 left",
+        f"charedge: {RESULT}",
     ]
 
 

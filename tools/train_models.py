@@ -76,7 +76,7 @@ def report(name: str, run: charedge.Run, model: Path) -> None:
     carried = charedge.load(model).score(run.held_out())
     windows = subprocess.run([sys.executable, WINDOWS, model, run.path / "held_out.txt"], stdout=subprocess.PIPE, check=True)
     print(
-        f"{name}: {model.stat().st_size:,} bytes; {carried.nats_per_character:.4f} nats/character over "
+        f"{name}: {model.stat().st_size:,} bytes; {carried.nats_per_character:.4f} nats per character over "
         f"{carried.characters:,} held-out characters with the state carried, {float(windows.stdout):.4f} in windows "
         f"of 256 from a zero state; the best of {len(losses)} epochs was number {losses.index(min(losses)) + 1}"
     )

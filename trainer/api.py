@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..runtime.errors import CharedgeError, InvalidOption
+from ..runtime.paths import StrPath, path_argument
 from ..runtime.progress import Progress, no_progress
 from ..runtime.text import Normalization, normalize, read_text
 from ..runtime.vocabulary import UNKNOWN_ID
@@ -23,7 +24,6 @@ from .run import Run
 from .training import carry_out
 
 PROTOCOLS = ("carried", "windows", "last-character")
-StrPath = str | os.PathLike[str]
 
 
 def train(
@@ -124,10 +124,10 @@ def train(
     check_options(given)
     given.pop("preset", None)
     _require_positive(checkpoint_minutes=checkpoint_minutes, worker_timeout=worker_timeout)
-    folder, sources = _path("output", output), _sources(corpus)
-    first = None if init_from is None else _path("init_from", init_from)
-    listed = None if vocabulary is None else _path("vocabulary", vocabulary)
-    others = [_path("teachers", teacher) for teacher in _several("teachers", teachers)]
+    folder, sources = path_argument("output", output), _sources(corpus)
+    first = None if init_from is None else path_argument("init_from", init_from)
+    listed = None if vocabulary is None else path_argument("vocabulary", vocabulary)
+    others = [path_argument("teachers", teacher) for teacher in _several("teachers", teachers)]
     if resume and overwrite:
         raise InvalidOption("resume", "and `overwrite` cannot both be given: choose one.")
     read_cluster()
@@ -176,7 +176,7 @@ def finetune(
     if quantization_aware != "int4":
         raise InvalidOption("quantization_aware", f"{quantization_aware} must be int4.")
     _require_positive(checkpoint_minutes=checkpoint_minutes, worker_timeout=worker_timeout)
-    finished, folder, sources = Run(_path("run", run)), _path("output", output), _sources(corpus)
+    finished, folder, sources = Run.of("run", run), path_argument("output", output), _sources(corpus)
     read_cluster()
     plan = plan_finetuning(finished, folder, sources, quantization_aware, epochs, learning_rate, overwrite, progress)
     return carry_out(plan, checkpoint_minutes, worker_timeout, progress)
@@ -221,7 +221,7 @@ def evaluate(
         CharedgeError: TensorFlow is missing, or the run or the text cannot be read.
     """
     check_protocol(protocol, window, stride)
-    folder, text = Run(_path("run", run)), None if file is None else _path("file", file)
+    folder, text = Run.of("run", run), None if file is None else path_argument("file", file)
     require_tensorflow("evaluate", "train")
     from .accelerators import hide_gpus
     from .evaluation import evaluate_by
@@ -253,28 +253,13 @@ def check_protocol(protocol: str, window: int | None, stride: int) -> None:
         raise InvalidOption("stride", f"{stride} must be a whole number from 1 up, with the protocol last-character.")
 
 
-def _path(name: str, value: Run | StrPath) -> Path:
-    """Convert an argument to a path.
-
-    Raises:
-        InvalidOption: it is empty, or not a path.
-    """
-    if isinstance(value, Run):
-        return value.path
-    if not isinstance(value, (str, os.PathLike)):
-        raise InvalidOption(name, f"{value!r} must be a path.")
-    if not os.fspath(value):
-        raise InvalidOption(name, "is missing: give a path.")
-    return Path(value)
-
-
 def _several(name: str, values: Any) -> Sequence[Any]:
     """Convert an argument, one path or a list of paths, to a list.
 
     Raises:
         InvalidOption: it is neither.
     """
-    if isinstance(values, (Run, str, os.PathLike)):
+    if isinstance(values, (str, os.PathLike)):
         return [values]
     if not isinstance(values, Sequence):
         raise InvalidOption(name, f"{values!r} must be a path, or a list of paths.")
@@ -285,7 +270,7 @@ def _sources(corpus: StrPath | Sequence[StrPath]) -> list[str]:
     """The paths and names of a corpus as strings."""
     sources = _several("corpus", corpus)
     for source in sources:
-        _path("corpus", source)
+        path_argument("corpus", source)
     return [os.fspath(source) for source in sources]
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import JSON, PLAIN, print_json, say
+from ..console import JSON, PLAIN, print_json, say, shown_loss
 from ..display import Display
 from ..runtime.interrupts import Interrupted
 from ..runtime.scoring import to_bits
@@ -20,6 +20,7 @@ from . import api
 from .cluster import is_chief
 from .config import DEFAULTS, OPTIONS, Choice
 from .corpus import find_sources
+from .dataset import validation_start, validation_streams
 from .outputs import require_log_apart
 from .run import Run
 
@@ -201,9 +202,22 @@ def evaluate(
             }
         )
         return
-    counted = "" if protocol == "carried" else f", {result.predictions:,} predictions by {protocol}"
-    figures = f"{nats:.4f} nats/character, {to_bits(nats):.4f} bits/character"
-    print(f"{figures} over {result.characters:,} characters ({result.skipped_characters:,} skipped){counted}")
+    source = "stdin" if file == Path("-") else file
+    text = f"held-out characters of {run}" if file is None else f"characters of {source}"
+    skipped = f" ({result.skipped_characters:,} skipped)" if result.skipped_characters else ""
+    print(f"{shown_loss(nats)} over {result.characters:,} {text}{skipped}, {_shown_protocol(result, window, stride)}")
+
+
+def _shown_protocol(result: api.Evaluation, window: int | None, stride: int) -> str:
+    """How a text was read."""
+    from .evaluation import WINDOWS
+
+    if result.protocol == "carried":
+        return "one stream with the state carried"
+    size = window or WINDOWS[result.protocol]
+    if result.protocol == "windows":
+        return f"{result.predictions:,} predictions in windows of {size} from zero states"
+    return f"{result.predictions:,} predictions, each after a window of {size} from a zero state, stride {stride}"
 
 
 @contextmanager
@@ -222,14 +236,27 @@ def _given(*paths: Path | None) -> Iterable[Path]:
     return (path for path in paths if path is not None)
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _say_result(run: Run) -> None:
+    """Print the losses of the best epoch with what each is over, and the command that converts the run."""
     if not is_chief():
         return
     config, history = run.config(), run.history()
     best = min(history, key=lambda epoch: epoch.validation_nats_per_character)
-    nats = best.validation_nats_per_character
+    characters = config.corpus["characters"] - config.corpus.get("skipped", 0)
+    trained_on = validation_start(characters, config.validation_split)
+    held_out = characters - trained_on
+    network = f"{config.cell.upper()} {config.layers} x {config.units}"
+    print(f"{run.path}: {network}, best of {len(history)} epochs is epoch {best.epoch}")
     print(
-        f"{run.path}: {config.cell.upper()} {config.layers} x {config.units}, best of {len(history)} epochs is epoch {best.epoch}: "
-        f"training {best.train_nats_per_character:.4f}, validation {nats:.4f} nats ({to_bits(nats):.4f} bits)/character"
+        f"training loss: {shown_loss(best.train_nats_per_character)} over the first {trained_on:,} characters, "
+        f"mean of the batches of epoch {best.epoch}"
+    )
+    print(
+        f"validation loss: {shown_loss(best.validation_nats_per_character)} over the {held_out:,} held-out characters, "
+        f"{_counted(validation_streams(held_out), 'stream')} with the state carried"
     )
     print(f"next: charedge convert {shlex.quote(str(run.path))} --output {shlex.quote(f'{run.path.name}.tflite')}")

@@ -12,6 +12,10 @@ import numpy as np
 from ..runtime.errors import CharedgeError
 from ..runtime.vocabulary import Vocabulary
 
+VALIDATION_STREAMS = 64
+STREAM_CHARACTERS = 500
+"""The fewest characters of a validation stream."""
+
 
 class Ids(Protocol):
     """Token ids, in memory or on disk."""
@@ -28,6 +32,16 @@ class Data:
     vocabulary: Vocabulary
     train: Ids
     validation: Ids
+
+
+def validation_start(characters: int, split: float) -> int:
+    """The character at which the validation split of a text starts."""
+    return int(characters * (1 - split))
+
+
+def validation_streams(characters: int) -> int:
+    """The number of streams in which a validation split is read, from its number of characters."""
+    return max(1, min(VALIDATION_STREAMS, characters // STREAM_CHARACTERS))
 
 
 class Windows:

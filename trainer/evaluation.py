@@ -17,6 +17,8 @@ from .logits import Reader, compile_reader, read_text, state_size_of, stream_chu
 from .model import CPU
 
 Chunk = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+WINDOWS = {"windows": 256, "last-character": 100}
+"""Characters of a window by default."""
 NATS_AT_ONCE = 1_000_000  # logits whose float64 copy is taken
 
 
@@ -56,8 +58,8 @@ def evaluate_by(
     with tf.device(CPU):
         read = compile_reader(model, CPU, last=last)
         if last:
-            return evaluate_last_character(read, size, ids, window or 100, stride=stride, progress=progress)
-        return evaluate_windows(chunk_loss(read), size, ids, window or 256, progress=progress)
+            return evaluate_last_character(read, size, ids, window or WINDOWS[protocol], stride=stride, progress=progress)
+        return evaluate_windows(chunk_loss(read), size, ids, window or WINDOWS[protocol], progress=progress)
 
 
 def evaluate_text(model: keras.Model, ids: Ids, progress: Progress = no_progress) -> MeanLoss:

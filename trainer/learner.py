@@ -14,7 +14,7 @@ import tensorflow as tf
 from ..runtime.errors import InvalidOption
 from .accelerators import Hardware
 from .config import Config
-from .dataset import BATCHINGS, Data
+from .dataset import BATCHINGS, Data, validation_streams
 from .distribution import deal
 from .dropout import SharedDropout
 from .evaluation import chunk_loss, evaluate_ids
@@ -28,9 +28,6 @@ from .sample import sample_text
 from .teachers import Teachers
 
 CUDNN_LAYERS = {**LAYERS, "dropout": SharedDropout}
-VALIDATION_STREAMS = 64
-STREAM_CHARACTERS = 500
-"""Smallest length of a validation stream: a shorter text is cut into fewer streams."""
 
 
 class Learner:
@@ -131,8 +128,8 @@ class Learner:
 
     def validation_loss(self) -> float:
         """Nats per character of the validation split, the state carried through 64 streams of it at most."""
-        streams = max(1, min(VALIDATION_STREAMS, len(self.data.validation) // STREAM_CHARACTERS))
-        return evaluate_ids(self._chunk, self.state_size, self.data.validation, streams)
+        validation = self.data.validation
+        return evaluate_ids(self._chunk, self.state_size, validation, validation_streams(len(validation)))
 
     def sample(self) -> str:
         """A text from the current weights, which continues the first character of the validation split."""

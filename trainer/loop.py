@@ -135,7 +135,8 @@ class Training:
         """Warn if the loss of the untrained model is far from ln V, that of a uniform guess: the set-up is then broken."""
         vocabulary_size = len(self.learner.data.vocabulary)
         loss, expected = self.learner.first_batch_loss(), math.log(vocabulary_size)
-        progress(Report("training", message=f"untrained loss {loss:.4f} nats, ln({vocabulary_size}) = {expected:.4f}"))
+        figures = f"{loss:.4f} nats per character over the first batch, ln({vocabulary_size}) = {expected:.4f}"
+        progress(Report("training", message=f"untrained loss {figures}"))
         if not abs(loss - expected) <= UNTRAINED_TOLERANCE * expected:
             sentence = "an untrained model's loss should be about ln(vocabulary); check the installation of TensorFlow."
             warnings.warn(sentence, stacklevel=2)

@@ -17,6 +17,7 @@ from ..runtime.text import Normalization, read_bytes
 from ..runtime.vocabulary import Vocabulary
 from .cluster import is_chief
 from .config import BFLOAT16, Config, settings
+from .dataset import validation_start
 from .encoding import Encoded, encode_corpus
 from .outputs import require_apart, require_inputs_kept, require_recordable
 from .run import Run
@@ -47,7 +48,7 @@ class Plan:
     @property
     def boundary(self) -> int:
         """Index of the first character of the validation split."""
-        return int(len(self.corpus.ids) * (1 - self.config.validation_split))
+        return validation_start(len(self.corpus.ids), self.config.validation_split)
 
     @property
     def teachers(self) -> list[Run]:

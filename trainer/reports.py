@@ -49,7 +49,7 @@ def epoch_report(epoch: Epoch, epochs: int, steps: int, is_best: bool) -> Report
     validation = epoch.validation_nats_per_character
     line = (
         f"epoch {epoch.epoch}/{epochs}  training {epoch.train_nats_per_character:.4f}  "
-        f"validation {validation:.4f} nats ({to_bits(validation):.4f} bits)/char  "
+        f"validation {validation:.4f} nats per character ({to_bits(validation):.4f} bits)  "
         f"{epoch.characters_per_second / 1000:,.1f} k chars/s  {epoch.seconds:.0f} s{'  (best so far)' if is_best else ''}"
     )
     figures = {

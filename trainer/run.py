@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..runtime.errors import CharedgeError
 from ..runtime.files import write_atomically
+from ..runtime.paths import StrPath, path_argument
 from ..runtime.vocabulary import Vocabulary
 from .config import ABSENT, REQUIRED, Config
 
@@ -44,9 +45,21 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder by its path."""
+    """A run folder; it is taken wherever a path is."""
 
     path: Path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    @classmethod
+    def of(cls, field: str, value: Run | StrPath) -> Run:
+        """The run of an argument that gives it or its folder.
+
+        Raises:
+            InvalidOption: it is neither a run nor a path.
+        """
+        return value if isinstance(value, Run) else cls(path_argument(field, value))
 
     @property
     def model(self) -> Path:

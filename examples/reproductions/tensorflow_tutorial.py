@@ -103,7 +103,8 @@ def show_variations(text: Path, output: Path, model: Path, units: int) -> None:
         row("A12", f"temperature {temperature}, another start: {written!r}")
     run = output / "two-layers"
     written, _ = charedge("train", text, "--output", run, "--preset", "tutorial", "--units", units, "--layers", 2, "--epochs", 1)
-    row("A12", f"another layer: {written.splitlines()[0].split(': ', 1)[1]}")
+    network, _, loss, *_ = written.splitlines()
+    row("A12", f"another layer: {network.split(': ', 1)[1]}, {loss}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The shell commands of the pages: `charedge` commands run, on small texts; the others name files, targets and extras that exist."""
+"""The shell commands of the pages: `charedge` commands run, on small texts; the others name files and targets that exist."""
 
 import re
 import shlex

@@ -24,7 +24,7 @@ def test_every_command_takes_the_name_of_a_model(charedge, tmp_path, name):
     (tmp_path / "text.txt").write_text("To be, or not to be")
     assert name in charedge("info", name).stdout
     assert "verified" in charedge("verify", name).stdout
-    assert "nats/character" in charedge("score", name, tmp_path / "text.txt").stdout
+    assert "nats per character" in charedge("score", name, tmp_path / "text.txt").stdout
     assert "a character" in charedge("bench", name, "--characters", "10").stdout
 
 

@@ -84,6 +84,15 @@ def test_a_model_trained_with_unk_is_given_id_zero(models):
     )
 
 
+@pytest.mark.parametrize("value", [5, b"book", "", "a\0b"])
+def test_what_is_not_a_path_names_its_argument(generator, value):
+    with pytest.raises(InvalidOption, match=r"^`path` "):
+        load(value)
+    for write in (generator.generate, generator.stream):
+        with pytest.raises(InvalidOption, match=r"^`session` "):
+            write("a", 5, session=value)
+
+
 @pytest.mark.parametrize("bad", [{"length": 0}, {"length": -1}, {"temperature": -0.1}, {"temperature": float("nan")}, {"seed": -1}])
 def test_invalid_arguments_are_refused_before_any_text(generator, bad):
     with pytest.raises(InvalidOption, match=f"`{next(iter(bad))}`"):

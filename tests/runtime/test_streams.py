@@ -94,7 +94,7 @@ def test_a_result_that_cannot_be_written_is_an_error(model, arguments, unbuffere
 def test_warnings_that_cannot_be_written_are_dropped(calls):
     with open("/dev/full", "w") as full:  # noqa: PTH123
         result = subprocess.run(command(*calls["score"]), stdout=subprocess.PIPE, stderr=full, text=True, check=False, timeout=60)
-    assert (result.returncode, "nats/character" in result.stdout) == (0, True)
+    assert (result.returncode, "nats per character" in result.stdout) == (0, True)
 
 
 def on_a_terminal(arguments, **options):

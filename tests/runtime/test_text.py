@@ -47,9 +47,9 @@ def test_a_text_is_cut_only_where_no_normalization_form_joins_characters():
     seconds = {chr(int(parts[1], 16)) for parts in canonical if len(parts) == 2 and not parts[0].startswith("<")}
     seconds |= {chr(point) for point in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))}  # of Hangul, composed by rule
     joining = {character for character in everything if unicodedata.combining(character)} | seconds
-    wrong = [c for c in everything if text_module._begins_anew(c) and unicodedata.normalize("NFKD", c)[0] in joining]
+    wrong = [c for c in everything if text_module._is_boundary(c) and unicodedata.normalize("NFKD", c)[0] in joining]
     assert wrong == []
-    assert all(map(text_module._begins_anew, string.printable + "éаあア中文한😀"))
+    assert all(map(text_module._is_boundary, string.printable + "éаあア中文한😀"))
 
 
 @pytest.mark.parametrize("form", NORMALIZATIONS)

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import tensorflow as tf
-from charedge.trainer import accelerators, loop, memory
+from charedge.trainer import accelerators, learner, memory
 from charedge.trainer.accelerators import Gpu, Hardware, find_gpus, has_nvidia_gpu, resolve_precision
 from charedge.trainer.memory import require_memory
 from configs import make_config
@@ -243,8 +243,8 @@ def test_memory_that_ends_in_the_middle_of_a_training_is_one_sentence(charedge, 
 
         return limited
 
-    compiled = loop.compile_train_step
-    monkeypatch.setattr(loop, "compile_train_step", compile_train_step)
+    compiled = learner.compile_train_step
+    monkeypatch.setattr(learner, "compile_train_step", compile_train_step)
     result = charedge("train", corpus, "--output", tmp_path / "run", *TINY)
     assert_one_sentence(result, f"the memory of this machine is not enough ({reason})", "--batch-size than 16")
 

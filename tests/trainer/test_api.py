@@ -144,6 +144,7 @@ def test_the_bounds_of_an_option_are_taken_and_what_is_beyond_refused(planned, c
         ("output", {"output": 3}),
         ("output", {"output": ""}),
         ("output", {"output": None}),
+        ("output", {"output": "a\0b"}),
         ("vocabulary", {"vocabulary": ["a", "b"]}),
         ("init_from", {"init_from": 3}),
         ("teachers", {"teachers": 3}),

@@ -1,7 +1,6 @@
 """Several devices and several processes train what one does."""
 
 import csv
-import re
 import signal
 
 import numpy as np
@@ -50,7 +49,7 @@ def test_two_workers_train_what_one_does(train, start_workers, corpus, tmp_path)
     status, stderr = finish(start_workers(corpus, "--output", run, *OPTIONS))
     assert status == [0, 0], stderr
     assert "on 2 workers, each with the CPU" in stderr[0]
-    assert not re.search("^epoch", stderr[1], re.MULTILINE)  # one of them speaks
+    assert "epoch" not in stderr[1]  # one of them speaks
     assert_same_training(run, train(*OPTIONS).path)
 
 

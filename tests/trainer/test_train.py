@@ -53,7 +53,7 @@ def test_training_learns(train):
 
 
 def test_the_loss_of_an_untrained_model_is_that_of_chance(train):
-    found = re.search(r"untrained loss ([\d.]+) nats, ln\((\d+)\) = ([\d.]+)", train().stderr)
+    found = re.search(r"untrained loss ([\d.]+) nats per character over the first batch, ln\((\d+)\) = ([\d.]+)", train().stderr)
     assert found
     assert float(found[3]) == pytest.approx(math.log(int(found[2])), abs=1e-3)
     assert float(found[1]) == pytest.approx(math.log(int(found[2])), rel=0.05)
@@ -62,10 +62,43 @@ def test_the_loss_of_an_untrained_model_is_that_of_chance(train):
 
 def test_a_person_sees_losses_speed_and_a_sample(train):
     stderr = train().stderr
-    assert re.search(r"epoch 2/2  training \d\.\d+  validation \d\.\d+ nats \(\d\.\d+ bits\)/char  [\d.]+ k chars/s", stderr)
-    assert stderr.count("\nsample:\n  ") == 2
+    figures = r"training \d\.\d+  validation \d\.\d+ nats per character \(\d\.\d+ bits\)  [\d.]+ k chars/s"
+    assert re.search(rf"^charedge: epoch 2/2  {figures}", stderr, re.MULTILINE)
+    assert stderr.count("\ncharedge: sample:\n  ") == 2
     assert "oneDNN" not in stderr
     assert "charedge convert" in train().stdout
+
+
+def test_each_loss_of_a_training_says_what_it_is_over(train):
+    rows = [line.split(",") for line in (train().path / "history.csv").read_text().splitlines()[1:]]
+    training, validation = map(float, min(rows, key=lambda row: float(row[2]))[1:3])
+    best, *losses = train().stdout.splitlines()[:3]
+    assert best == f"{train().path}: GRU 1 x 48, best of 2 epochs is epoch 2"
+    shown = [f"{nats:.4f} nats per character ({nats / math.log(2):.4f} bits per character)" for nats in (training, validation)]
+    assert losses == [
+        f"training loss: {shown[0]} over the first 36,000 characters, mean of the batches of epoch 2",
+        f"validation loss: {shown[1]} over the 4,000 held-out characters, 8 streams with the state carried",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "over"),
+    [
+        ((), "4,000 held-out characters of {run}, one stream with the state carried"),
+        (("--protocol", "windows"), "4,000 held-out characters of {run}, 3,840 predictions in windows of 256 from zero states"),
+        (
+            ("{text}", "--protocol", "last-character", "--window", "50", "--stride", "7"),
+            "180 characters of {text} (20 skipped), 19 predictions, each after a window of 50 from a zero state, stride 7",
+        ),
+    ],
+)
+def test_the_loss_of_an_evaluation_says_what_it_is_over(train, charedge, tmp_path, options, over):
+    (tmp_path / "text.txt").write_text("a \u6f22 class " * 20, encoding="utf-8")
+    names = {"run": train().path, "text": tmp_path / "text.txt"}
+    (line,) = charedge("evaluate", train().path, *(option.format(**names) for option in options)).stdout.splitlines()
+    found = re.fullmatch(r"\d\.\d{4} nats per character \(\d\.\d{4} bits per character\) over (.*)", line)
+    assert found
+    assert found[1] == over.format(**names)
 
 
 def test_the_model_loads_in_plain_keras(train):
