@@ -19,7 +19,7 @@ test-runtime: .venv-runtime/installed
 # Google's own reader must read our files: its display, its list of files and their content.
 test-metadata: .venv/installed .venv-support/installed
 	$(BIN)/python tests/model_files.py build/models
-	.venv-support/bin/python tests/strangers.py build/models/*.tflite
+	.venv-support/bin/python tests/read_with_tflite_support.py build/models/*.tflite
 
 # The wheels that a Raspberry Pi installs, on its processors under emulation: needs Debian's apt. DEVICES=--smoke tries two in minutes.
 test-devices: .venv/installed
@@ -68,7 +68,7 @@ bench-growth: .venv/installed
 pictures: .venv/installed
 	$(BIN)/python benchmarks/pictures.py build/profiles.json build/growth.json
 
-# The models that come with the package, from their corpus: hours. What was begun goes on.
+# The models that come with the package, from their corpus: hours. A stopped training is resumed.
 models: .venv/installed
 	$(BIN)/python tools/train_models.py
 

@@ -58,7 +58,7 @@ def charedge(capsys):
 
 
 def heed_ctrl_c():
-    """In a child: what a shell runs in the background ignores SIGINT, under nohup SIGHUP, and so would what it starts."""
+    """In a child: restore SIGINT, which a shell's background jobs ignore, and SIGHUP, which nohup ignores; both are inherited."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
@@ -111,7 +111,7 @@ def config_of(run):
 
 
 def checkpoint(run):
-    """The newest one's arrays by their names."""
+    """The arrays of a run's newest checkpoint, by name."""
     with np.load(sorted((run / "checkpoints").iterdir())[-1]) as content:
         return {key: content[key] for key in content}
 
@@ -151,7 +151,7 @@ def train(tmp_path_factory, corpus, process):
 
 @pytest.fixture(scope="session")
 def converted(tmp_path_factory, train, process):
-    """A function that converts (once) such a run: `converted("int8", "--cell", "lstm")`."""
+    """A function that converts (once) a run of `train`: `converted("int8", "--cell", "lstm")`."""
     folder, made = tmp_path_factory.mktemp("converted"), {}
 
     def call(quantization, *options):
@@ -177,7 +177,7 @@ def tflite_runtime_python():
 
 
 def local_addresses(count):
-    """Addresses of this machine whose ports are free."""
+    """Addresses of this machine with free ports."""
     sockets = [socket.socket() for _ in range(count)]
     for s in sockets:
         s.bind(("127.0.0.1", 0))
@@ -193,7 +193,7 @@ def tf_config(addresses, index=0):
 
 @pytest.fixture
 def start_worker():
-    """Start `charedge`, or another program, as one worker of a training; whatever happens, it does not outlive the test."""
+    """Start `charedge`, or another program, as one worker of a training; it is killed when the test ends."""
     running = []
 
     def call(addresses, index, *arguments, program=None):
@@ -215,6 +215,6 @@ def start_worker():
 
 
 def assert_waits(worker, addresses):
-    """Read a worker's stderr up to the line that says whom it waits for."""
+    """Read a worker's stderr up to the line that names the peers it waits for."""
     line = next(line for line in worker.stderr if "waiting" in line)
     assert all(address in line for address in addresses)

@@ -65,18 +65,18 @@ def gradients(*precisions):
     for cell in ("gru", "lstm"):
         for precision in precisions:
             config = make_config(**SETTINGS, units=32, cell=cell, precision=precision)
-            begun, figures = time.perf_counter(), {}
+            began, figures = time.perf_counter(), {}
             try:
                 figures["difference"] = check_gradient(config, devices, cudnn, layers)
             except (CharedgeError, tf.errors.OpError, ValueError) as error:
                 figures["error"] = str(error).strip()
-            seconds = time.perf_counter() - begun
+            seconds = time.perf_counter() - began
             found.append({"cell": cell, "precision": precision, "seconds": seconds, **figures})
     return found
 
 
 def losses(text, units, steps, devices, *precisions):
-    """Of each training step by precision, from the same weights and windows, on so many GPUs or devices of the CPU."""
+    """The loss of each training step by precision, from the same weights and windows, on a number of GPUs or CPU devices."""
     gpus = find_gpus(ignore)[: int(devices)]
     hardware = Hardware(gpus) if gpus else divide_cpu(int(devices))
     strategy = choose_strategy(hardware)

@@ -1,4 +1,4 @@
-"""What long work shows: on a terminal, in a pipe, to those who want quiet, and in a log."""
+"""What long work displays: on a terminal, in a pipe, with --quiet, and in a log."""
 
 import fcntl
 import json
@@ -54,7 +54,7 @@ def lines(path):
 
 
 def on_a_terminal(monkeypatch, action, columns=80, term="xterm"):
-    """What an action writes to a pseudo-terminal in the place of stderr."""
+    """What an action writes to a pseudo-terminal in place of stderr."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     with monkeypatch.context() as patch, os.fdopen(slave, "w") as stderr:
@@ -70,7 +70,7 @@ def on_a_terminal(monkeypatch, action, columns=80, term="xterm"):
 
 
 def screen(written):
-    """The lines that a terminal shows in the end, and all that its last line ever was."""
+    """The lines that a terminal shows in the end, and every state of its last line."""
     shown, last = [""], []
     for part in re.findall(r"\r\n|\r\x1b\[K|[^\r\x1b]+", written):
         if part == "\r\n":

@@ -71,7 +71,7 @@ def make(name: str, corpus: str, runs: Path) -> None:
 
 
 def report(name: str, run: charedge.Run, model: Path) -> None:
-    """The held-out text, read once by the file and by nanoGPT's protocol; and whether an epoch had to be chosen."""
+    """The losses of the held-out text, with the state carried and by nanoGPT's protocol."""
     losses = [epoch.validation_nats_per_character for epoch in run.history()]
     carried = charedge.load(model).score(run.held_out())
     windows = subprocess.run([sys.executable, WINDOWS, model, run.path / "held_out.txt"], stdout=subprocess.PIPE, check=True)

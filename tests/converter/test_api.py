@@ -1,4 +1,4 @@
-"""`charedge.convert` and its sisters from Python: what they refuse, what they return, and that they print nothing."""
+"""`charedge.convert` and the other exports from Python: what they refuse, what they return, and that they print nothing."""
 
 import inspect
 import json
@@ -85,7 +85,7 @@ def test_an_impossible_value_names_its_argument_before_a_file_is_touched(field, 
         (export_saved_model, {"output": "new", "progress": None}, "progress"),
     ],
 )
-def test_the_other_exits_of_a_run_name_arguments_too(function, arguments, field, tmp_path, monkeypatch):
+def test_the_other_exports_of_a_run_name_arguments_too(function, arguments, field, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(charedge.InvalidOption, match=f"^`{field}` ") as caught:
         function("run", **arguments)

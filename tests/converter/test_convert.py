@@ -220,7 +220,7 @@ def test_bad_input_is_one_sentence(converted, charedge, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (("--all", "out", "--output", "m.tflite"), "--output has no effect with --all"),
         (("--all", "out", "--quantization", "int8"), "--quantization has no effect with --all"),
@@ -233,7 +233,7 @@ def test_bad_input_is_one_sentence(converted, charedge, tmp_path):
         ((), "--output is missing: give either --output MODEL or --all DIR"),
     ],
 )
-def test_an_option_that_would_do_nothing_is_refused(charedge, converted, options, told):
+def test_an_option_that_would_do_nothing_is_refused(charedge, converted, options, message):
     result = charedge("convert", converted("int8").run, *options)
     assert (result.status, result.stdout) == (2, "")
-    assert result.stderr.startswith(f"charedge: {told}")
+    assert result.stderr.startswith(f"charedge: {message}")

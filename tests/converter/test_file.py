@@ -1,4 +1,4 @@
-"""The model file as a stranger would read it: with zipfile, flatbuffers and LiteRT's schema, not with our own reader."""
+"""The model file as another program reads it: with zipfile, flatbuffers and LiteRT's schema, not with charedge's own reader."""
 
 import hashlib
 import json
@@ -160,7 +160,7 @@ def damage_alignment(graph):
 @pytest.mark.parametrize(
     "damage", [damage_version, damage_scale, damage_scales, damage_signature, damage_alignment], ids=lambda f: f.__name__
 )
-def test_a_wrong_structure_is_noticed_before_anything_runs_it(models, damage):
+def test_a_wrong_structure_is_found_before_the_file_is_run(models, damage):
     import flatbuffers
     from charedge.converter.check import StructureError, check_structure
     from charedge.converter.profiles import PROFILES

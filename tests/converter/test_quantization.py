@@ -1,4 +1,4 @@
-"""What each profile does to the weights, against independent computations and other people's tools."""
+"""What each profile does to the weights, against independent computations and the tools of others."""
 
 from typing import Any
 

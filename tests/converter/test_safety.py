@@ -200,7 +200,7 @@ def test_the_model_of_another_run_is_refused(run, charedge, destination):
     refused(charedge("convert", run, "--output", destination), DISAGREES, destination)
 
 
-def test_an_epoch_whose_loss_was_no_number_does_not_spoil_the_file(run, charedge, destination):
+def test_an_epoch_with_a_nan_loss_does_not_damage_the_file(run, charedge, destination):
     header, first, *others = (run / "history.csv").read_text().splitlines(keepends=True)
     columns = dict(zip(header.strip().split(","), first.strip().split(","), strict=True))
     columns["validation_nats_per_character"] = "nan"

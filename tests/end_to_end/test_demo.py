@@ -65,7 +65,7 @@ def test_where_the_environment_is_not_activated_the_printed_commands_work_as_pri
     assert (shown.returncode, "python-docs" in shown.stdout) == (0, True), shown.stderr
 
 
-def test_another_charedge_on_the_path_is_not_taken_for_this_one(demo, tmp_path):
+def test_another_charedge_on_the_path_is_not_used(demo, tmp_path):
     other = tmp_path / "bin" / "charedge"
     other.parent.mkdir()
     other.write_text("#!/bin/sh\nexit 1\n")

@@ -1,4 +1,4 @@
-"""The pages say what the program does: their help texts are its own, and their Python runs."""
+"""The pages say what the program does: their help texts are the program's, and their Python runs."""
 
 import re
 import runpy

@@ -1,4 +1,4 @@
-"""Every command with arguments that nobody means: a sentence and an exit status of 1 or 2, never a traceback, a crash or a hang."""
+"""Every command with careless arguments: one sentence and an exit status of 1 or 2, never a traceback, a crash or a hang."""
 
 import json
 import os

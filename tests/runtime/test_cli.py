@@ -274,7 +274,7 @@ def test_bad_options_are_one_sentence(model, charedge, options, status, match):
     assert "Traceback" not in result.stderr
 
 
-def test_a_file_that_is_no_model_is_one_sentence(charedge, tmp_path):
+def test_a_file_that_is_not_a_model_is_one_sentence(charedge, tmp_path):
     (tmp_path / "m.tflite").write_bytes(b"nonsense")
     for name in ("generate", "info", "verify", "score"):
         result = charedge(name, tmp_path / "m.tflite")

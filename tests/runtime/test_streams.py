@@ -64,7 +64,7 @@ def test_closed_descriptors_get_nothing_and_stdout_only_the_result(calls, name):
             assert (closed, result.stderr.splitlines()) == (closed, lines)
 
 
-def test_a_closed_stdin_cannot_be_read(model):
+def test_a_closed_stdin_is_an_error(model):
     for arguments in (["score", model.path], ["generate", model.path, "--prompt-file", "-"]):
         result = with_closed([0], arguments)
         assert (result.returncode, result.stdout) == (1, "")
@@ -156,7 +156,7 @@ def test_a_terminal_is_not_controlled_by_an_error(model, arguments):
     assert not HARMFUL & set(shown)
 
 
-def test_another_terminal_shows_what_it_can_of_json_and_text(models):
+def test_a_terminal_of_another_encoding_replaces_characters_that_it_lacks(models):
     made = models(characters="é漢\n")
     environment = {"PATH": os.environ["PATH"], "PYTHONIOENCODING": "latin-1"}
     arguments = ["generate", made.path, "--length", "40", "--seed", "1"]

@@ -33,14 +33,14 @@ def test_a_file_read_in_blocks_is_the_file(tmp_path, monkeypatch, size):
 
 @pytest.mark.parametrize("size", [1, 4, 1000])
 @pytest.mark.parametrize(("data", "match"), [(b"abc\xff", "byte 3"), (b"abcde\xe6\xbc", "byte 5"), (b"abc\0d", "offset 3")])
-def test_the_place_of_bad_bytes_is_said(tmp_path, monkeypatch, size, data, match):
+def test_the_offset_of_invalid_bytes_is_reported(tmp_path, monkeypatch, size, data, match):
     monkeypatch.setattr(text_module, "BLOCK_BYTES", size)
     (tmp_path / "text.txt").write_bytes(data)
     with pytest.raises(CharedgeError, match=match):
         list(read_chunks(tmp_path / "text.txt"))
 
 
-def test_a_text_is_cut_only_where_no_form_joins_what_it_parts():
+def test_a_text_is_cut_only_where_no_normalization_form_joins_characters():
     """The second halves of all that composes, and marks, which may change places, never begin a piece."""
     everything = [c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c) not in ("Cn", "Co", "Cs")]
     canonical = [unicodedata.decomposition(character).split() for character in everything]

@@ -1,4 +1,4 @@
-"""What a training finds to run on, and what it says where that cannot be used, on a machine that may have no GPU."""
+"""Which accelerators a training finds, and what it reports when it cannot use them, on a machine that may have no GPU."""
 
 import json
 import os
@@ -203,7 +203,7 @@ def test_bfloat16_is_refused_on_a_gpu(charedge, corpus, tmp_path):
 
 
 @pytest.mark.usefixtures("a_gpu")
-def test_a_run_in_bfloat16_goes_on_in_float32_on_a_gpu(charedge, train, tmp_path):
+def test_a_run_in_bfloat16_resumes_in_float32_on_a_gpu(charedge, train, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(train().path, run)
     config = json.loads((run / "config.json").read_text())

@@ -158,7 +158,7 @@ def test_the_bounds_of_an_option_are_taken_and_what_is_beyond_refused(planned, c
     ],
     ids=str,
 )
-def test_arguments_that_cannot_be_are_refused_by_their_name(tmp_path, corpus, field, arguments):
+def test_invalid_arguments_are_refused_by_name(tmp_path, corpus, field, arguments):
     with pytest.raises(InvalidOption) as refusal:
         library.train(**{"corpus": corpus, "output": tmp_path / "run", **arguments})
     assert refusal.value.field == field

@@ -60,7 +60,7 @@ def test_three_workers_meet_in_any_order(start_worker):
         assert (worker.returncode, stderr) == (0, "")
 
 
-def test_workers_with_different_tf_configs_are_both_told_so(start_worker):
+def test_workers_with_different_tf_configs_both_report_it(start_worker):
     addresses, more = local_addresses(2), local_addresses(1)
     workers = [
         start_worker(addresses, 0, program=[sys.executable, "-c", MEET]),

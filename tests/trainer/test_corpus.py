@@ -63,7 +63,7 @@ def test_shakespeare_is_downloaded_once_and_checked(tmp_path, monkeypatch):
     assert read(["shakespeare"]) == "All the world's a stage"
 
 
-def test_no_network_is_said_in_a_sentence(tmp_path, monkeypatch):
+def test_a_missing_network_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(corpus, "SHAKESPEARE_URL", "file:///nowhere")
@@ -82,14 +82,14 @@ def test_no_network_is_said_in_a_sentence(tmp_path, monkeypatch):
         ("a/b.py", b"folder without text", "holds no"),
     ],
 )
-def test_a_corpus_that_is_no_text_is_refused(tmp_path, name, data, match):
+def test_a_corpus_that_is_not_text_is_refused(tmp_path, name, data, match):
     path = write(tmp_path / name, data)
     with pytest.raises(CharedgeError, match=match):
         read([path if "/" not in name else str(tmp_path / "a")])
 
 
 @pytest.mark.parametrize("source", ["missing.txt", "shakespear"])
-def test_a_corpus_that_is_not_there_is_refused(source):
+def test_a_missing_corpus_is_refused(source):
     with pytest.raises(CharedgeError, match=source):
         read([source])
 

@@ -69,7 +69,7 @@ def test_a_late_worker_and_one_that_was_started_again_train_what_one_does(train,
     assert_same_training(run, train(*OPTIONS).path)
 
 
-def test_a_signal_to_one_worker_stops_both_and_both_can_go_on(train, start_workers, corpus, tmp_path):
+def test_a_signal_to_one_worker_stops_both_and_both_can_resume(train, start_workers, corpus, tmp_path):
     run = tmp_path / "run"
     workers = start_workers(corpus, "--output", run, *OPTIONS)
     assert any("untrained" in line for line in workers[0].stderr)
@@ -82,7 +82,7 @@ def test_a_signal_to_one_worker_stops_both_and_both_can_go_on(train, start_worke
     assert_same_training(run, train(*OPTIONS).path)
 
 
-def test_a_worker_that_is_killed_ends_the_other_and_both_can_go_on(train, start_workers, corpus, tmp_path):
+def test_a_killed_worker_ends_the_other_and_both_can_resume(train, start_workers, corpus, tmp_path):
     run = tmp_path / "run"
     workers = start_workers(corpus, "--output", run, *OPTIONS)
     assert any("epoch 1/2" in line for line in workers[0].stderr)

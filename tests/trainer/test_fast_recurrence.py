@@ -95,7 +95,7 @@ def test_inference_gives_what_keras_gives_and_saves_nothing(cell):
 
 
 @CELLS
-def test_the_layer_is_used_only_for_what_it_computes(cell):
+def test_the_layer_is_used_only_for_options_that_it_supports(cell):
     """A mask and other activations take Keras' own way."""
     (x, *_), _ = random_call(cell)
     mask = tf.sequence_mask([TIME, 3, 1, TIME, 8, 2], TIME)

@@ -79,7 +79,7 @@ def test_the_rounded_kernel_is_octavs(train):
     np.testing.assert_allclose(reference.log_softmax(found[0]), reference.log_softmax(expected), atol=2e-3)
 
 
-def test_a_tuning_that_was_stopped_goes_on(train, process, start, tmp_path, tuned):
+def test_a_stopped_fine_tuning_resumes(train, process, start, tmp_path, tuned):
     run = tmp_path / "run"
     with start("finetune", train().path, "--output", run, "--epochs", "2", "--learning-rate", "0.002", text=True) as tuning:
         assert any("parameters" in line for line in tuning.stderr)

@@ -10,7 +10,7 @@ from conftest import REPOSITORY
 
 TYPES = {"float32": "float32", "mixed_float16": "float16"}
 COMBINATIONS = {1: 16 + 1, 2: 8 + 1}
-"""By replicas: of cell, precision, weight drop and quantisation, and one with shuffled windows."""
+"""Traced steps by replicas: combinations of cell, precision, weight drop and quantisation, and one with shuffled windows."""
 LOSS_AND_ASKED = 2
 
 

@@ -203,7 +203,7 @@ def test_a_vocabulary_that_leaves_out_most_of_a_text_is_refused(charedge, half_k
     assert not (tmp_path / "run").exists()
 
 
-def test_what_a_vocabulary_leaves_out_is_said_and_counted(charedge, half_known, tmp_path):
+def test_characters_outside_a_given_vocabulary_are_reported_and_counted(charedge, half_known, tmp_path):
     text, vocabulary = half_known
     run, options = tmp_path / "run", (*TINY, "--epochs", "1", "--allow-unknown")
     result = charedge("train", text, "--vocabulary", vocabulary, "--output", run, *options)

@@ -70,7 +70,7 @@ def test_every_field_of_the_configuration_is_checked():
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"3", b"null", b"\xff\xfe", b"[" * 100_000, b'{"cell": "\\udcff"}'])
-def test_a_configuration_that_is_no_object_is_refused(copy, charedge, content):
+def test_a_configuration_that_is_not_an_object_is_refused(copy, charedge, content):
     (copy / "config.json").write_bytes(content)
     result = charedge("train", "--resume", "--output", copy)
     assert (result.status, "config.json is damaged" in result.stderr) == (1, True), result.stderr
@@ -235,7 +235,7 @@ sys.exit(run(sys.argv[2:]))
 """
 
 
-def test_a_disk_that_is_full_in_the_first_epoch_names_a_way_that_works(corpus, process, tmp_path):
+def test_a_full_disk_in_the_first_epoch_names_a_remedy_that_works(corpus, process, tmp_path):
     run = tmp_path / "run"
     arguments = [sys.executable, "-c", LIMITED, "20000", "train", str(corpus), "--output", str(run), *TINY, "--epochs", "1"]
     result = subprocess.run(arguments, capture_output=True, text=True, check=False)
@@ -263,7 +263,7 @@ def test_a_run_that_is_moved_while_it_trains_says_so(charedge, corpus, tmp_path,
 
 
 @pytest.mark.parametrize(("limit", "way"), [(0, "train again with `overwrite`"), (1, "continue with `resume`")])
-def test_what_to_do_without_room_follows_from_what_there_is(tmp_path, limit, way):
+def test_the_remedy_for_a_full_disk_depends_on_the_checkpoints(tmp_path, limit, way):
     import errno
 
     from charedge.trainer.checkpoints import unwritable

@@ -1,4 +1,4 @@
-"""The order in which a training dispatches its steps and reads what they give."""
+"""The order in which a training dispatches its steps and reads their results."""
 
 import json
 import math

@@ -140,7 +140,7 @@ def test_a_run_is_not_read_where_the_new_one_is_written(charedge, corpus, tmp_pa
         assert (result.status, f" and {option} {Path(read)} are " in result.stderr) == (2, True), result.stderr
 
 
-def test_runs_side_by_side_are_not_taken_for_one_in_the_other(charedge, corpus, tmp_path):
+def test_runs_side_by_side_are_not_mistaken_for_nested_ones(charedge, corpus, tmp_path):
     result = charedge("train", corpus, "--output", tmp_path / "run", "--teacher", tmp_path / "run2", *TINY)
     assert (result.status, "run2 is not a run folder" in result.stderr) == (1, True), result.stderr
 

@@ -52,7 +52,7 @@ def test_training_learns(train):
     assert validation[1] < validation[0] < 3.5
 
 
-def test_an_untrained_model_is_as_good_as_chance(train):
+def test_the_loss_of_an_untrained_model_is_that_of_chance(train):
     found = re.search(r"untrained loss ([\d.]+) nats, ln\((\d+)\) = ([\d.]+)", train().stderr)
     assert found
     assert float(found[3]) == pytest.approx(math.log(int(found[2])), abs=1e-3)
@@ -110,7 +110,7 @@ def test_ctrl_c_saves_and_resume_ends_with_the_same_weights(train, tmp_path, cor
     ]
 
 
-def test_a_finished_run_goes_on_with_more_epochs(tmp_path, corpus, process):
+def test_a_finished_run_resumes_with_more_epochs(tmp_path, corpus, process):
     run = tmp_path / "run"
     options = [*TINY]
     options[options.index("--epochs") + 1] = "1"
@@ -213,7 +213,7 @@ def test_bad_options_are_one_sentence_and_leave_nothing(charedge, corpus, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_a_corpus_is_asked_for(charedge, tmp_path):
+def test_a_missing_corpus_argument_asks_for_a_text(charedge, tmp_path):
     result = charedge("train", "--output", tmp_path / "run")
     assert (result.status, "CORPUS" in result.stderr) == (2, True)
 
@@ -254,7 +254,7 @@ def test_a_resume_on_another_text_is_refused(charedge, tmp_path, train):
     assert (result.status, "not the one" in result.stderr) == (1, True)
 
 
-def test_evaluate_refuses_what_is_no_run(charedge, tmp_path):
+def test_evaluate_refuses_a_path_that_is_not_a_run(charedge, tmp_path):
     for path in (tmp_path, tmp_path / "missing"):
         result = charedge("evaluate", path)
         assert (result.status, "run folder" in result.stderr) == (1, True)
@@ -307,7 +307,7 @@ def test_a_damaged_checkpoint_is_skipped(train, corpus, process, tmp_path):
     assert "is damaged" in result.stderr
 
 
-def test_a_loss_that_is_no_number_stops_with_the_best_weights_kept(corpus, process, tmp_path):
+def test_a_nan_loss_stops_and_keeps_the_best_weights(corpus, process, tmp_path):
     run = tmp_path / "run"
     options = ("--learning-rate", "1e38", "--clip-norm", "0", "--warmup", "0")
     result = process("train", corpus, "--output", run, *TINY, *options)
