@@ -79,9 +79,9 @@ def test_a_configuration_that_is_no_object_is_refused(copy, charedge, content):
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
-        ({"units": 40}, "of another model"),
-        ({"average": 0.9}, "of another model"),
-        ({"precision": "mixed_float16"}, "of another model"),
+        ({"units": 40}, "does not match config.json"),
+        ({"average": 0.9}, "does not match config.json"),
+        ({"precision": "mixed_float16"}, "does not match config.json"),
         ({"validation_split": 1e-9}, "leaves nothing to validate on"),
         ({"corpus": {"files": [], "characters": 3, "sha256": ""}}, "give CORPUS"),
         ({"sequence_length": 7, "batching": "shuffled", "versions": {}, "another": 3}, None),
