@@ -14,7 +14,7 @@ text, file = sys.argv[1], Path(sys.argv[2])
 
 
 def show(report: charedge.Report) -> None:
-    """Print what is worth keeping."""
+    """Print the messages, and not the progress in between."""
     if report.message:
         print(report.message)
 

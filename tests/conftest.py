@@ -20,6 +20,20 @@ from model_files import build_model_file, kept_model_file
 
 REPOSITORY = Path(__file__).parent.parent
 DATA = Path(os.environ.get("CHAREDGE_DATA", REPOSITORY.parent / "shared" / "data"))
+"""Where tests look for two texts, `shakespeare.txt` and `quijote.txt`."""
+
+
+def pytest_collection_modifyitems(items):
+    """Files of a trained model first: they take longest, and the short ones then fill both processes to the end."""
+    items.sort(key=lambda item: "runtime" in item.path.parts)
+
+
+def text_path(name):
+    """The path of one of the two texts; skips the test where it is missing."""
+    path = DATA / name
+    if not path.exists():
+        pytest.skip(f"{path} is missing: set CHAREDGE_DATA to a folder that has it")
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -68,28 +82,36 @@ def command(*arguments, python=sys.executable):
 
 
 @pytest.fixture(scope="session")
-def process():
-    """Run the command line as a process of its own: `process("info", path)` -> CompletedProcess with text.
-
-    A command that needs TensorFlow is a fork of a process that has imported it, unless there are options of `subprocess.run`.
-    """
+def fork_server():
+    """Runs commands and programs that need TensorFlow without importing it each time."""
     server = ForkServer()
-
-    def call(*arguments, python=sys.executable, **options):
-        if arguments and arguments[0] in COMMANDS and python == sys.executable and not options:
-            return server.run([str(argument) for argument in arguments])
-        options = {"capture_output": True, "text": True, "encoding": "utf-8", **options}
-        return subprocess.run(command(*arguments, python=python), check=False, **options)
-
-    yield call
+    yield server
     server.stop()
 
 
 @pytest.fixture(scope="session")
-def start():
-    """Start the command line as a process, for tests that send it signals."""
+def process(fork_server):
+    """Run the command line as a process of its own: `process("info", path)` -> CompletedProcess with text.
+
+    A command that needs TensorFlow is a fork of a process that has imported it, unless there are options of `subprocess.run`.
+    """
+
+    def call(*arguments, python=sys.executable, **options):
+        if arguments and arguments[0] in COMMANDS and python == sys.executable and not options:
+            return fork_server.run(arguments)
+        options = {"capture_output": True, "text": True, "encoding": "utf-8", **options}
+        return subprocess.run(command(*arguments, python=python), check=False, **options)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def start(fork_server):
+    """Start the command line as a process, for tests that send it signals. With TensorFlow it is a fork whose streams are text."""
 
     def call(*arguments, **options):
+        if arguments[0] in COMMANDS:
+            return fork_server.start(arguments)
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": heed_ctrl_c, **options}
         return subprocess.Popen(command(*arguments), **options)
 
@@ -192,19 +214,12 @@ def tf_config(addresses, index=0):
 
 
 @pytest.fixture
-def start_worker():
+def start_worker(fork_server):
     """Start `charedge`, or another program, as one worker of a training; it is killed when the test ends."""
     running = []
 
-    def call(addresses, index, *arguments, program=None):
-        worker = subprocess.Popen(
-            program or command(*arguments),
-            env={**os.environ, "TF_CONFIG": tf_config(addresses, index)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=heed_ctrl_c,
-        )
+    def call(addresses, index, *arguments):
+        worker = fork_server.start(arguments, environment={**os.environ, "TF_CONFIG": tf_config(addresses, index)})
         running.append(worker)
         return worker
 

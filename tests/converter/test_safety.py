@@ -64,11 +64,13 @@ def beside(path):
     [(AT_WORK, "nothing", False), (HALF_WRITTEN, "half", False), (NOT_RENAMED, "all", False), (RENAMED, "nothing", True)],
     ids=["at work", "half written", "not renamed", "renamed"],
 )
-def test_a_killed_conversion_leaves_the_old_file_or_the_new_one(converted, charedge, destination, moment, left, replaced):
+def test_a_killed_conversion_leaves_the_old_file_or_the_new_one(
+    converted, charedge, fork_server, destination, moment, left, replaced
+):
     whole = converted("int8").path.read_bytes()
     destination.write_bytes(BEFORE)
     arguments = ["convert", str(converted("int8").run), "--output", str(destination)]
-    killed = subprocess.run([sys.executable, "-c", KILLED.format(moment), *arguments], capture_output=True, check=False)
+    killed = fork_server.run(["-c", KILLED.format(moment), *arguments])
     assert killed.returncode == -signal.SIGKILL
     assert destination.read_bytes() == (whole if replaced else BEFORE)
     assert [path.read_bytes() for path in beside(destination)] == {"nothing": [], "half": [whole[:1000]], "all": [whole]}[left]

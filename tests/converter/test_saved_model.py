@@ -178,8 +178,8 @@ def test_plain_tensorflow_writes_what_the_tflite_file_writes(converted, charedge
     assert texts.alone == of_file
 
 
-def test_the_loop_of_tensorflows_tutorial_runs_as_it_is(written):
-    result = subprocess.run([sys.executable, "-c", TUTORIAL, written.path], capture_output=True, text=True, check=False)
+def test_the_loop_of_tensorflows_tutorial_runs_as_it_is(written, fork_server):
+    result = fork_server.run(["-c", TUTORIAL, written.path])
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("ROMEO:")
     assert len(result.stdout) == len("ROMEO:") + 100 + len("\n")

@@ -121,7 +121,7 @@ def test_memory_does_not_grow_with_the_text():
 @pytest.fixture(scope="module")
 def fitted(train, process, tmp_path_factory):
     """A file of an overtrained run as it is, one with its temperature fitted, and what was printed."""
-    folder, run = tmp_path_factory.mktemp("fitted"), train("--epochs", "30", "--units", "96").path
+    folder, run = tmp_path_factory.mktemp("fitted"), train("--epochs", "15", "--units", "96", "--learning-rate", "0.03").path
     results = {}
     for name, options in {"plain": (), "fitted": ("--fit-temperature",)}.items():
         results[name] = process("convert", run, "--output", folder / f"{name}.tflite", "--quantization", "float32", *options)

@@ -3,8 +3,6 @@
 import re
 import runpy
 import shlex
-import subprocess
-import sys
 
 from charedge.runtime.bundled import FOLDER, NAMES
 from conftest import REPOSITORY
@@ -42,11 +40,12 @@ def test_the_session_in_the_readme_runs(charedge):
     assert result.stdout[:15] == shown[:15]
 
 
-def test_the_python_of_the_command_line_page_runs(train, process, tmp_path):
+def test_the_python_of_the_command_line_page_runs(train, process, fork_server, tmp_path, monkeypatch):
     """It loads the SavedModel that the text before it makes; the prompts' characters are in the tests' text, too."""
     assert process("convert", train().path, "--format", "saved-model", "--output", tmp_path / "bard").returncode == 0
     (block,) = re.findall(r"```python\n(.*?)```", (DOCS / "command-line.md").read_text(encoding="utf-8"), re.DOTALL)
-    result = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=False, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    result = fork_server.run(["-c", block])
     assert result.returncode == 0, result.stderr
     assert re.match(r"\[b'ROMEO:.* b'JULIET:", result.stdout.replace("\n", " "))
 

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from charedge.runtime.bundled import FOLDER, NAMES
-from conftest import DATA
+from conftest import text_path
 
 from charedge import load
 
@@ -60,9 +60,7 @@ def test_a_model_is_small_says_where_it_comes_from_and_predicts_what_was_held_ou
     assert "Shakespeare" in manifest.training["notes"]
     assert manifest.training["corpus"]["files"] == ["shakespeare"]
     assert {"learning_rate", "dropout", "weight_drop", "seed"} <= manifest.training["recipe"].keys()
-    if not (DATA / "shakespeare.txt").exists():
-        pytest.skip("no shakespeare.txt to score")
-    text = (DATA / "shakespeare.txt").read_text(encoding="utf-8")
+    text = text_path("shakespeare.txt").read_text(encoding="utf-8")
     score = generator.score(text[int(len(text) * 0.9) :])
     assert score.characters == 111_540
     assert score.nats_per_character <= MOST_NATS[name]

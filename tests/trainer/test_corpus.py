@@ -7,7 +7,7 @@ import pytest
 from charedge.runtime.text import Normalization
 from charedge.trainer import corpus
 from charedge.trainer.corpus import find_sources
-from conftest import DATA
+from conftest import text_path
 
 from charedge import CharedgeError
 
@@ -127,16 +127,14 @@ def test_a_folder_is_read_once_whatever_links_it_holds(tmp_path):
     assert read([str(tmp_path)]) == "hello world"
 
 
-@pytest.mark.skipif(not (DATA / "shakespeare.txt").exists(), reason="no shakespeare.txt at hand")
 def test_shakespeare_has_65_characters():
-    text = read([str(DATA / "shakespeare.txt")])
+    text = read([str(text_path("shakespeare.txt"))])
     assert (len(text), len(set(text))) == (1_115_394, 65)
     assert hashlib.sha256(text.encode()).hexdigest() == corpus.SHAKESPEARE_SHA256
 
 
-@pytest.mark.skipif(not (DATA / "quijote.txt").exists(), reason="no quijote.txt at hand")
 def test_quijote_keeps_its_accents_in_nfc():
-    path = DATA / "quijote.txt"
+    path = text_path("quijote.txt")
     composed, raw = read([str(path)]), read([str(path)], "none")
     assert len(raw) == 1_038_397
     assert len(composed) < len(raw)

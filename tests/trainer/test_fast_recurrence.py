@@ -1,7 +1,5 @@
 """The recurrent layers with a gradient of their own, against those of Keras."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -160,8 +158,9 @@ def check_replicas(cell):
 
 
 @CELLS
-def test_two_replicas_add_up_to_one(cell):
+def test_two_replicas_add_up_to_one(cell, fork_server, monkeypatch):
     """In a process of their own: devices and determinism are set once in a process."""
     code = f"from {Path(__file__).stem} import check_replicas; check_replicas({cell!r})"
-    result = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True)
+    monkeypatch.chdir(Path(__file__).parent)
+    result = fork_server.run(["-c", code])
     assert result.returncode == 0, result.stderr

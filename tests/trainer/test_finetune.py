@@ -81,7 +81,7 @@ def test_the_rounded_kernel_is_octavs(train):
 
 def test_a_stopped_fine_tuning_resumes(train, process, start, tmp_path, tuned):
     run = tmp_path / "run"
-    with start("finetune", train().path, "--output", run, "--epochs", "2", "--learning-rate", "0.002", text=True) as tuning:
+    with start("finetune", train().path, "--output", run, "--epochs", "2", "--learning-rate", "0.002") as tuning:
         assert any("parameters" in line for line in tuning.stderr)
         tuning.kill()
     assert process("train", "--resume", "--output", run).returncode == 0

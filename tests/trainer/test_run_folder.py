@@ -235,10 +235,9 @@ sys.exit(run(sys.argv[2:]))
 """
 
 
-def test_a_full_disk_in_the_first_epoch_names_a_remedy_that_works(corpus, process, tmp_path):
+def test_a_full_disk_in_the_first_epoch_names_a_remedy_that_works(corpus, process, fork_server, tmp_path):
     run = tmp_path / "run"
-    arguments = [sys.executable, "-c", LIMITED, "20000", "train", str(corpus), "--output", str(run), *TINY, "--epochs", "1"]
-    result = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    result = fork_server.run(["-c", LIMITED, 20_000, "train", corpus, "--output", run, *TINY, "--epochs", 1])
     assert (result.returncode, "Traceback" in result.stderr) == (1, False), result.stderr
     assert "make room, then train again with --overwrite" in result.stderr
     assert "--resume" not in result.stderr

@@ -7,8 +7,6 @@ import math
 import os
 import re
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -101,14 +99,14 @@ def test_the_loss_of_an_evaluation_says_what_it_is_over(train, charedge, tmp_pat
     assert found[1] == over.format(**names)
 
 
-def test_the_model_loads_in_plain_keras(train):
+def test_the_model_loads_in_plain_keras(train, fork_server):
     program = (
         "import sys, keras, numpy as np; m = keras.saving.load_model(sys.argv[1]);"
         "out = m({'tokens': np.ones((2, 7), 'int32'), 'state': np.zeros((2, 48), 'float32')});"
         "print(*out['logits'].shape, *out['state'].shape)"
     )
-    arguments = [sys.executable, "-c", program, str(train().path / "model.keras")]
-    result = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    result = fork_server.run(["-c", program, train().path / "model.keras"])
+    assert result.returncode == 0, result.stderr
     assert result.stdout.split()[:2] == ["2", "7"]
     assert result.stdout.split()[3:] == ["2", "48"]
 
@@ -124,7 +122,7 @@ def test_the_same_seed_trains_the_same_weights(train, tmp_path, corpus, process)
 def test_ctrl_c_saves_and_resume_ends_with_the_same_weights(train, tmp_path, corpus, process, start, devices):
     run = tmp_path / "run"
     options = ("--dropout", "0.2", "--cpu-devices", devices)
-    training = start("train", corpus, "--output", run, *TINY, *options, text=True)
+    training = start("train", corpus, "--output", run, *TINY, *options)
     assert any("untrained" in line for line in training.stderr)
     training.send_signal(signal.SIGINT)
     assert "--resume" in training.stderr.read()
@@ -313,15 +311,15 @@ sys.exit(run(sys.argv[2:]))
 """
 
 
-def test_kill_9_loses_nothing_but_what_no_checkpoint_holds(train, corpus, process, tmp_path):
+def test_kill_9_loses_nothing_but_what_no_checkpoint_holds(train, corpus, process, fork_server, tmp_path):
     run, options = tmp_path / "run", (*TINY, "--dropout", "0.2", "--checkpoint-minutes", "0.0001")
-    command = [sys.executable, "-c", KILLED, "3", "train"]
-    first = subprocess.run([*command, corpus, "--output", run, *options], capture_output=True, check=False)
+    command = ["-c", KILLED, 3, "train"]
+    first = fork_server.run([*command, corpus, "--output", run, *options])
     assert first.returncode == -signal.SIGKILL
     assert "-step-0000000" not in sorted((run / "checkpoints").iterdir())[-1].name  # it was in the middle of an epoch
     (run / "checkpoints" / f".charedge-{'0' * 16}.partial").write_bytes(b"half")
     again = ["--output", run, "--resume", "--checkpoint-minutes", "0.0001"]
-    second = subprocess.run([*command, *again], capture_output=True, check=False)
+    second = fork_server.run([*command, *again])
     assert second.returncode == -signal.SIGKILL
     assert process("train", "--output", run, "--resume").returncode == 0
     assert {path.suffix for path in (run / "checkpoints").iterdir()} == {".npz"}
@@ -357,12 +355,11 @@ sys.exit(run(sys.argv[2:]))
 """
 
 
-def test_a_full_disk_is_an_error_that_keeps_the_run(train, corpus, process, tmp_path):
+def test_a_full_disk_is_an_error_that_keeps_the_run(corpus, process, fork_server, tmp_path):
     run = tmp_path / "run"
     assert process("train", corpus, "--output", run, *TINY, "--epochs", "1").returncode == 0
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file() and "events" not in path.name}
-    arguments = [sys.executable, "-c", FULL, "20000", "train", "--output", str(run), "--resume", "--epochs", "3"]
-    result = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    result = fork_server.run(["-c", FULL, 20_000, "train", "--output", run, "--resume", "--epochs", 3])
     assert (result.returncode, "Traceback" in result.stderr) == (1, False), result.stderr
     assert "make room" in result.stderr
     assert (run / "model.keras").read_bytes() == before["model.keras"]
@@ -372,7 +369,7 @@ def test_a_full_disk_is_an_error_that_keeps_the_run(train, corpus, process, tmp_
 
 def test_two_trainings_into_one_folder_are_refused(corpus, start, charedge, tmp_path):
     run = tmp_path / "run"
-    with start("train", corpus, "--output", run, *TINY, "--epochs", "500", text=True) as training:
+    with start("train", corpus, "--output", run, *TINY, "--epochs", "500") as training:
         assert any("epoch 1/" in line for line in training.stderr)
         result = charedge("train", "--output", run, "--resume")
         assert (result.status, f"process {training.pid}" in result.stderr) == (1, True), result.stderr
