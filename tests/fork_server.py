@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
 COMMANDS = ("train", "finetune", "evaluate", "convert")
 
@@ -25,7 +26,7 @@ class ForkServer:
     """The process that imports TensorFlow, started with the first request."""
 
     def __init__(self):
-        self._server = None
+        self._server: Any = None
 
     def run(self, arguments, **options):
         """Run a process to its end -> CompletedProcess with text. Arguments as in `start`."""
@@ -77,7 +78,8 @@ class Fork:
 
     def __init__(self, pid, reply):
         self.pid, self.returncode = pid, None
-        self.stdout = self.stderr = None
+        self.stdout: Any = None
+        self.stderr: Any = None
         self._reply = reply
 
     def send_signal(self, number):
