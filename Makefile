@@ -8,34 +8,34 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/charedge demo
 
-# A file of tests is one process' work: what its tests share is made once.
+# All tests of a file run in one process, so that what they share is made once.
 test: .venv/installed .venv-tflite/installed
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-# The device's part from the lean install, without TensorFlow.
+# The tests of the runtime, in an install without TensorFlow.
 test-runtime: .venv-runtime/installed
 	.venv-runtime/bin/pytest --numprocesses 2 --dist loadfile tests/runtime
 
-# Google's own reader must read our files: its display, its list of files and their content.
+# Google's tflite-support reads our files: its display, its list of associated files and their content.
 test-metadata: .venv/installed .venv-support/installed
 	$(BIN)/python tests/model_files.py build/models
-	.venv-support/bin/python tests/strangers.py build/models/*.tflite
+	.venv-support/bin/python tests/read_with_tflite_support.py build/models/*.tflite
 
-# The wheels that a Raspberry Pi installs, on its processors under emulation: needs Debian's apt. DEVICES=--smoke tries two in minutes.
+# Tests a Raspberry Pi's wheels on emulated processors; needs Debian's apt. DEVICES=--smoke tests two devices in minutes.
 test-devices: .venv/installed
 	$(BIN)/python tests/devices/run.py $(DEVICES)
 
-# On a machine with an NVIDIA GPU; another is told that it has none. GPU='--check speed' is one of the checks.
+# Compares training on an NVIDIA GPU with the CPU; does nothing on a machine without one. GPU='--check speed' runs one of the checks.
 test-gpu: .venv/installed $(if $(wildcard /dev/nvidia[0-9]* /usr/lib/wsl/lib/libcuda.so*),.venv/gpu-installed)
 	$(BIN)/python tests/gpu.py $(GPU)
 
-# One for 64-bit systems, one for 32-bit ARM: setup.py says why.
+# One wheel for 64-bit systems, one for 32-bit ARM; setup.py explains why.
 wheels: .venv/installed
 	rm -rf dist
 	for tag in any manylinux_2_34_armv7l; do rm -rf build/lib && \
 		CHAREDGE_WHEEL=$$tag $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist . || exit 1; done
 
-# The type checker sees the package as an install makes it: the rooms inside the folder charedge.
+# Style and types. The type checker reads the package in its installed layout, with the other folders inside charedge/.
 check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,7 +54,7 @@ bench-training: .venv-peers/installed
 	.venv-peers/bin/python benchmarks/training.py
 	.venv-peers/bin/python benchmarks/cpu_devices.py
 
-# Of files or the folder of `charedge convert --all`: make bench-profiles MODELS=compared TEXT=runs/bard/held_out.txt
+# MODELS is files, or the folder of `charedge convert --all`: make bench-profiles MODELS=compared TEXT=runs/bard/held_out.txt
 bench-profiles: .venv/installed .venv-tflite/installed
 	mkdir -p build
 	$(BIN)/python benchmarks/profiles.py $(MODELS) --text $(TEXT) --python .venv-tflite/bin/python --json build/profiles.json
@@ -63,30 +63,30 @@ bench-growth: .venv/installed
 	mkdir -p build
 	$(BIN)/python benchmarks/growth.py --json build/growth.json
 
-# Of what the last two measured.
+# Draws the results of bench-profiles and bench-growth.
 pictures: .venv/installed
 	$(BIN)/python benchmarks/pictures.py build/profiles.json build/growth.json
 
-# The models that come with the package, from their corpus: hours. What was begun goes on.
+# Trains the bundled models, which takes hours; resumes if it was interrupted.
 models: .venv/installed
 	$(BIN)/python tools/train_models.py
 
-# Don Quijote with its accents, in NFC: make quijote CORPUS=quijote.txt
+# Trains a model of Don Quijote with its accents, in NFC: make quijote CORPUS=quijote.txt
 quijote: .venv/installed
 	$(BIN)/python tools/train_models.py quijote --corpus $(CORPUS)
 
 docs: .venv/installed
 	$(BIN)/python docs/update_help.py
 
-# Ten thousand damaged model files; another SEED damages them in other ways.
+# Loads ten thousand damaged model files; SEED=2 damages them in other ways.
 fuzz: .venv/installed
 	$(BIN)/python tests/fuzz.py --count 10000 --seed $(or $(SEED),1)
 
-# Twenty trainings killed at random moments, resumed, and compared with one that was not.
+# Kills twenty trainings at random moments, resumes them, and compares the weights with a training that was not killed.
 kills: .venv/installed
 	$(BIN)/python tests/kills.py --kills 20 --seed $(or $(SEED),1)
 
-# Two hundred times kill -9 in the middle of saving a session, of the service's program and of `charedge generate`.
+# Kills (-9) the service's program and `charedge generate` two hundred times while they save a session.
 power-cuts: .venv/installed
 	$(BIN)/python tests/power_cuts.py --cuts 200 --seed $(or $(SEED),1)
 
@@ -97,18 +97,18 @@ power-cuts: .venv/installed
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
-# CUDA's libraries beside it: gigabytes.
+# Adds CUDA's libraries, which take gigabytes.
 .venv/gpu-installed: .venv/installed
 	$(BIN)/pip install --quiet --editable '.[gpu]'
 	touch $@
 
-# A device with the older interpreter, which has wheels for Python 3.11 at most; where it cannot be had its tests say so.
+# tflite-runtime, the older interpreter. It has wheels up to Python 3.11; without it, its tests are skipped.
 .venv-tflite/installed: pyproject.toml setup.py
 	$(PYTHON) -m venv .venv-tflite
 	.venv-tflite/bin/pip install --quiet --editable '.[tflite-runtime]' || echo 'no tflite-runtime for this Python: its tests will be skipped'
 	touch $@
 
-# What a device installs, and the tests.
+# The lean install of a device, and pytest.
 .venv-runtime/installed: pyproject.toml setup.py
 	$(PYTHON) -m venv .venv-runtime
 	.venv-runtime/bin/pip install --quiet --editable '.[pattern]' 'pytest>=8' 'pytest-xdist>=3.5'
@@ -120,7 +120,7 @@ power-cuts: .venv/installed
 	.venv-support/bin/pip install --quiet 'tflite-support==0.4.4' 'protobuf<4' 'numpy<2'
 	touch $@
 
-# What else generates text from the same network, to be measured beside charedge.
+# The other runtimes that the benchmarks compare with charedge.
 .venv-peers/installed: pyproject.toml benchmarks/peers-requirements.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/pip install --quiet --editable '.[train]' --requirement benchmarks/peers-requirements.txt

@@ -1,4 +1,4 @@
-"""What dividing the CPU brings `charedge train`: characters a second on one device and on several, in one run.
+"""Training speed on one logical CPU device and on several: characters a second of `charedge train`, in one run.
 
 python benchmarks/cpu_devices.py                    networks of 2 x 160 to 2 x 608 and of 1 x 1024
 python benchmarks/cpu_devices.py --devices 1 2 4    other numbers of devices
@@ -18,7 +18,7 @@ from training import BATCH_CHARACTERS, charedge_speed
 
 NETWORKS = ("2x160", "2x304", "2x608", "1x1024")
 EPOCH_CHARACTERS = 15_000_000
-"""Divided by the units of a network: its epoch, which then takes seconds whatever its size."""
+"""Characters of an epoch times units: an epoch of any network then takes seconds."""
 
 
 def main() -> None:

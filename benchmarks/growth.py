@@ -27,49 +27,49 @@ from table import Columns, table
 QUANTIZATIONS = ("float32", "int8", "int4")
 UNITS = (128, 256, 512, 1024, 2048)
 ROWS = (1, 2, 4, 8, 16, 32, 64)
-BATCH_SECONDS = 4  # times those of one row, so that the tensors, allocated anew for each batch, weigh little
+BATCH_SECONDS = 4  # times those of one row, so that allocating the tensors of each batch weighs little
 MEGABYTE = 1_000_000
 ENCODE = """
 import sys, time
 from charedge.trainer.encoding import encode_corpus
-begun = time.perf_counter()
+began = time.perf_counter()
 encode_corpus(sys.argv[1:], "NFC")
-print(time.perf_counter() - begun)
+print(time.perf_counter() - began)
 """
 
 
 @dataclass(frozen=True)
 class Size:
-    """A GRU of some size in some profile."""
+    """What a GRU of one size costs in one profile."""
 
     units: int
     quantization: str
     bytes: int
-    """Of the file."""
+    """Size of the file."""
     bytes_read: int
-    """The weights that a step reads."""
+    """Size of the weights that a step reads."""
     microseconds_per_character: float
-    """Sampling and decoding included."""
+    """Includes sampling and decoding."""
     read_floor_microseconds: float
-    """What it takes to read so many bytes once."""
+    """Time to read `bytes_read` bytes once."""
     peak_rss_bytes: int
-    """Of `charedge generate --length 1`."""
+    """Peak memory of `charedge generate --length 1`."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Several rows generated at once."""
+    """What a batch of rows costs in one profile."""
 
     units: int
     quantization: str
     rows: int
     microseconds_per_character: float
-    """Of each character of each row."""
+    """Time per character of each row."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text that is encoded for training, in a process of its own."""
+    """What encoding a text for training costs, measured in a process of its own."""
 
     bytes: int
     seconds: float
@@ -100,7 +100,7 @@ CORPORA: Columns[Corpus] = {
 
 
 def measure_sizes(folder: Path, units: Sequence[int], rounds: int, seconds: float) -> list[Size]:
-    """Each network in each profile, the reading of its weights beside it, all taking turns."""
+    """Measure each network in each profile, and the reading of its weights, all taking turns."""
     shapes = [(size, quantization) for quantization in QUANTIZATIONS for size in units]
     paths = {shape: random_model(folder, *shape) for shape in shapes}
     reads = {(size, quantization): bytes_read(random_weights(size), quantization) for size, quantization in shapes}
@@ -121,7 +121,7 @@ def measure_sizes(folder: Path, units: Sequence[int], rounds: int, seconds: floa
 
 
 def measure_batches(folder: Path, units: int, rows: Sequence[int], rounds: int, seconds: float) -> list[Batch]:
-    """Each number of rows in each profile, taking turns."""
+    """Measure each number of rows in each profile, taking turns."""
     paths = {quantization: random_model(folder, units, quantization) for quantization in QUANTIZATIONS}
     loops = {f"{name} {count}": batch_of(count, path) for name, path in paths.items() for count in rows}
     times = {name: statistics.median(values) for name, values in alternate(loops, rounds, seconds).items()}
@@ -129,7 +129,7 @@ def measure_batches(folder: Path, units: int, rows: Sequence[int], rounds: int, 
 
 
 def measure_corpora(folder: Path, largest: int) -> Iterator[Corpus]:
-    """Texts of 1, 10, 100, ... megabytes: each is made, encoded without anything in the cache, and deleted."""
+    """Measure texts of 1, 10, 100, ... megabytes: each is made, encoded with an empty cache, and deleted."""
     block = "".join(np.random.default_rng(0).choice(VOCABULARY.tokens[1:], MEGABYTE)).encode()
     megabytes = 1
     while megabytes <= largest:

@@ -1,4 +1,4 @@
-"""What a character costs with charedge and with its peers, in one run: one GRU, one thread, sampling and decoding included.
+"""Time per character of charedge and of its peers, in one run: one GRU, one thread, sampling and decoding included.
 
 python benchmarks/peers.py               each peer in a process of its own, their loops taking turns
 python benchmarks/peers.py --json FILE   the same, and the figures to a file
@@ -37,14 +37,14 @@ OURS = ("charedge int8", "charedge int4", "charedge float16", "charedge float32"
 """The whole loop in each profile; the peers are divided by the first, and by the last where they compute in float32 too."""
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
-"""One thread, no GPU, and no chatter."""
+"""Environment of a process with one thread, no GPU and no log lines of libraries."""
 
 START_ROUNDS = 5
 QUIET = "import os; os.dup2(os.open(os.devnull, os.O_WRONLY), 2)"
 
 
 def serve(module: str, network: tuple[Any, ...], connection: Connection) -> None:
-    """In a peer's process: name its loops, then run each as often as asked."""
+    """In a peer's process: print the names of its loops, then run each on request."""
     sys.path.insert(0, str(Path(__file__).with_name("peers")))
     try:
         with quiet_stderr():
@@ -91,7 +91,7 @@ def start(module: str, *network: Any) -> dict[str, Loop]:
 
 
 def compare(microseconds: dict[str, float]) -> dict[str, float]:
-    """What one loop takes for each microsecond of another."""
+    """Ratio of the times of two loops."""
     ratios = {}
     for ours in OURS:
         ratios[f"{ours}: whole loop / invoke() alone"] = microseconds[ours] / microseconds[f"{ours}, invoke() alone"]
@@ -103,7 +103,7 @@ def compare(microseconds: dict[str, float]) -> dict[str, float]:
 
 
 def first_character(units: int, rounds: int) -> dict[str, Cost]:
-    """What a process costs that loads a model and writes a character with charedge; with a peer, one that only imports it."""
+    """Start-up time and memory of a process that writes one character with charedge; for a peer, of one that only imports it."""
     with tempfile.TemporaryDirectory() as folder:
         model = random_model(Path(folder), units, "int8")
         commands = {"charedge generate --length 1, int8": charedge(sys.executable, "generate", model, "--length", 1)}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -37,7 +37,7 @@ class Theme:
     ink: str
     faint: str
     colors: tuple[str, ...]
-    """That stand apart for every kind of sight."""
+    """Distinct for colour-blind readers, too."""
     peer: str
 
 
@@ -111,7 +111,7 @@ def draw_speed(axes: Axes, theme: Theme, sizes: Rows, processor: str) -> None:
     add_legend(axes, theme, "upper left")
 
 
-def add_legend(axes: Axes, theme: Theme, corner: str) -> None:
+def add_legend(axes: Axes, theme: Theme, corner: Literal["upper left", "upper right", "lower left", "lower right"]) -> None:
     axes.legend(loc=corner, fontsize=9, frameon=False, labelcolor=theme.ink)
 
 
@@ -121,7 +121,7 @@ def columns(rows: Iterable[dict[str, Any]], *names: str) -> list[list[float]]:
 
 
 def note(axes: Axes, color: str, text: str, at: tuple[float, float], points: int) -> None:
-    """Words so far above a place, or below it, legible where a line runs behind them."""
+    """Text some points above a position, or below it, legible over a line."""
     options = {"color": color, "fontsize": 9, "ha": "center", "va": "bottom" if points > 0 else "top", "linespacing": 1.4}
     options |= {"path_effects": [withStroke(linewidth=3, foreground=axes.get_facecolor())], "zorder": 1.5}
     axes.annotate(text, at, xytext=(0, points), textcoords="offset points", **options)

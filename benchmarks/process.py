@@ -1,4 +1,4 @@
-"""What a process costs: the seconds from its start to its end, and the most memory it held.
+"""The cost of a process: seconds from its start to its end, and its peak memory.
 
 A child begins as a copy of the process that starts it, whose memory the kernel then counts as the child's. So this file, which
 imports next to nothing, runs between the two.
@@ -16,21 +16,21 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one process."""
+    """The cost of one process."""
 
     seconds: float
     peak_rss_bytes: int
     output: str
-    """What it wrote to stdout."""
+    """Its stdout."""
 
 
 def cost(*command: object) -> Cost:
-    """Run a command; if it fails, this program ends with it."""
+    """Run a command and measure it; if it fails, this program ends, too."""
     return Cost(**json.loads(output(sys.executable, __file__, *command)))
 
 
 def output(*command: object) -> str:
-    """What a command writes to stdout; if it fails, this program ends with it."""
+    """The stdout of a command; if it fails, this program ends, too."""
     result = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, encoding="utf-8", check=False)
     if result.returncode:
         sys.exit(result.returncode)
@@ -38,17 +38,17 @@ def output(*command: object) -> str:
 
 
 def charedge(python: object, *arguments: object) -> list[object]:
-    """The command line of the charedge that some Python has."""
+    """A `charedge` command line for the charedge installed for a given Python."""
     return [python, "-m", "charedge", *arguments]
 
 
 def main() -> None:
-    begun = time.perf_counter()
+    began = time.perf_counter()
     child = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE)
     assert child.stdout is not None
     written = child.stdout.read().decode()
     _, status, usage = os.wait4(child.pid, 0)
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - began
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""What model files are worth on each interpreter: bytes, nats/character, microseconds/character, start-up and memory.
+"""Model files on each interpreter: bytes, nats/character, microseconds/character, start-up and memory.
 
 python benchmarks/profiles.py MODEL... --text held_out.txt     files, or the folder of `charedge convert --all`
 python benchmarks/profiles.py MODEL... --text held_out.txt --python .venv-tflite/bin/python     on tflite-runtime, too
@@ -28,27 +28,27 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Row:
-    """A model file on one interpreter."""
+    """The measurements of a model file on one interpreter."""
 
     name: str
     quantization: str
     bytes: int
     interpreter: str
-    """With its version."""
+    """Name and version."""
     nats_per_character: float
-    """The state carried through the text."""
+    """Loss with the state carried through the text."""
     windows_nats_per_character: float
-    """Windows of 256, each from a zero state, as nanoGPT's figures are measured."""
+    """Loss over windows of 256, each from a zero state, as nanoGPT's figures are measured."""
     microseconds_per_character: float
-    """Sampling and decoding included."""
+    """Includes sampling and decoding."""
     invoke_microseconds: float
-    """Of those, in the interpreter."""
+    """The part of it spent in the interpreter."""
     startup_seconds: float
-    """Of `charedge generate --length 1`, from its start to its end."""
+    """Duration of `charedge generate --length 1`, from its start to its end."""
     python_seconds: float
-    """Of those, what the same Python takes to do nothing."""
+    """The part of it that the same Python takes for an empty program."""
     peak_rss_bytes: int
-    """Of that process."""
+    """Peak memory of `charedge generate --length 1`."""
 
 
 COLUMNS: Columns[Row] = {
@@ -68,14 +68,14 @@ COLUMNS: Columns[Row] = {
 
 @dataclass(frozen=True)
 class Place:
-    """An interpreter, the Python that has it, and the files that were made for it."""
+    """An interpreter, a Python that has it installed, and the model files made for it."""
 
     python: Path
     interpreter: str
     files: list[Path]
 
     def sample(self, seconds: float) -> dict[Path, dict[str, float]]:
-        """Once, what is a matter of chance: the fields of `Row` for each file."""
+        """One sample of what varies between runs: the fields of `Row` for each file."""
         with tempfile.TemporaryDirectory() as folder:
             times = Path(folder) / "times.json"
             options = ["--interpreter", self.interpreter, "--rounds", 1, "--seconds", seconds, "--json", times]
@@ -95,7 +95,7 @@ class Place:
         }
 
     def row(self, path: Path, text: Path, samples: Sequence[dict[str, float]]) -> Row:
-        """What a file is worth, and the medians of its samples."""
+        """The losses of a file, and the medians of its samples."""
         manifest = read_model_file(path).manifest
         score = json.loads(output(*self._charedge("score", path, text, "--json")))
         windows = output(self.python, HERE / "windows.py", path, text, "--interpreter", self.interpreter)
@@ -150,7 +150,7 @@ def sorted_files(folder: Path) -> list[Path]:
 
 
 def has(python: Path | str, interpreter: str) -> bool:
-    """Whether some Python has an interpreter; if not, it is said."""
+    """Whether a Python has an interpreter installed; if not, a line on stderr says so."""
     found = not subprocess.run([python, "-c", f"import {MODULES[interpreter]}"], capture_output=True, check=False).returncode
     if not found:
         print(f"{interpreter} is left out: {python} does not have it", file=sys.stderr)

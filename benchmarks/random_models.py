@@ -1,4 +1,4 @@
-"""Models that were never trained: what they cost is what trained ones of their shape cost."""
+"""Models with random weights: they cost as much as trained ones of the same shape."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ VOCABULARY = Vocabulary.of("\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijkl
 EMBEDDING_DIM = 256
 DESCRIPTION = Description("benchmark", "", "CC0-1.0", "", "", "NFC", "skip", "\n", {})
 BYTES = {"float32": 4.0, "float16": 4.0, "int8": 1.0, "int8-static": 1.0, "int4": 0.5}
-"""Of a weight in memory: halves are made float32 when a file is loaded."""
+"""Bytes of a weight in memory: float16 becomes float32 when a file is loaded."""
 
 
 def random_weights(units: int) -> Weights:
-    """A GRU that was never trained."""
+    """A GRU with random weights."""
     return Weights.random("gru", 1, units, len(VOCABULARY), EMBEDDING_DIM)
 
 
@@ -34,7 +34,7 @@ def random_model(folder: Path, units: int, quantization: str) -> Path:
 
 
 def bytes_read(weights: Weights, quantization: str) -> int:
-    """The weights that one step reads: all matrices, but of the table or embedding that tokens are looked up in only a row."""
+    """Bytes of the weights that one step reads: all matrices, and one row of the embedding or the folded input table."""
     inner, outer = BYTES[PROFILES[quantization].inner], BYTES[PROFILES[quantization].outer]
     first, *others = weights.layers
     recurrent = first.recurrent_kernel.size + sum(layer.kernel.size + layer.recurrent_kernel.size for layer in others)

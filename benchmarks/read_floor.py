@@ -1,4 +1,4 @@
-"""This machine's read floor: how long it takes to read the bytes that a step reads, and do next to nothing with them."""
+"""This machine's read floor: the time to read the bytes that a step reads, without computing with them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from step_loop import Loop
 
 
 def reading(size: int) -> Loop:
-    """Reads so many bytes once for each character, from where they lie when they were read just before.
+    """A loop that reads a number of bytes once per character; they are in the cache if they fit there.
 
     It looks for a byte that is not there, which every C library does as fast as the processor loads.
     """

@@ -1,4 +1,4 @@
-"""What a character costs: the whole loop of `Model.stream` beside the interpreter's own `invoke()`, in the same run.
+"""Time per character: the whole loop of `Model.stream` and the interpreter's own `invoke()`, in the same run.
 
 python benchmarks/step_loop.py            models with random weights, the speed of which is that of trained ones
 python benchmarks/step_loop.py m.tflite   a file of your own
@@ -25,11 +25,11 @@ TEMPERATURE = 0.8
 WARM_UP = 500  # characters
 
 Loop = Callable[[int], object]
-"""Makes so many characters."""
+"""A function that makes a number of characters."""
 
 
 def whole_loop(path: Path, interpreter: str | None = None) -> Loop:
-    """`Model.stream`, sampling and decoding included."""
+    """A loop of `Model.stream`, sampling and decoding included."""
     generator = load(path, interpreter=interpreter)
 
     def loop(characters: int) -> None:
@@ -40,7 +40,7 @@ def whole_loop(path: Path, interpreter: str | None = None) -> Loop:
 
 
 def invoke_alone(path: Path, interpreter: str | None = None) -> Loop:
-    """The interpreter's `invoke()`, again and again on the same input: not a zero state, for which some kernels skip the work."""
+    """A loop of `invoke()` on one input, whose state is not zero: some kernels skip zeros."""
     step = Step.load(read_model_file(path), interpreter=interpreter)
     state = step.zeros()
     for token in range(1, 9):
@@ -55,7 +55,7 @@ def invoke_alone(path: Path, interpreter: str | None = None) -> Loop:
 
 
 def batch_of(rows: int, path: Path) -> Loop:
-    """`Model.generate_batch`, which shares the characters out among its rows; each row draws other ones."""
+    """A loop of `Model.generate_batch`, whose rows share the number of characters and draw differently."""
     generator = load(path)
 
     def loop(characters: int) -> None:
@@ -65,7 +65,7 @@ def batch_of(rows: int, path: Path) -> Loop:
 
 
 def alternate(loops: dict[str, Loop], rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Microseconds a character of each loop in each round; the loops take turns, so that a machine's drift hits all alike."""
+    """Microseconds per character of each loop in each round; the loops take turns, so that drift affects all equally."""
 
     def timed(loop: Loop, characters: int) -> float:
         start = time.perf_counter()

@@ -7,11 +7,11 @@ from typing import TypeVar
 
 Row = TypeVar("Row")
 Columns = dict[str, Callable[[Row], str]]
-"""What each column is called, and what it shows of a row."""
+"""The heading of each column, and a function from a row to its text."""
 
 
 def table(columns: Columns[Row], rows: Sequence[Row]) -> str:
-    """A line of headings, and one for each row; numbers stand to the right."""
+    """A line of headings and one per row; numbers are right-aligned."""
     lines = [list(columns), *([show(row) for show in columns.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     left = [any(not cell[:1].isdigit() for cell in column) for column in zip(*lines[1:], strict=True)]

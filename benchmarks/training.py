@@ -1,4 +1,4 @@
-"""What training costs: characters a second of `charedge train`, of the TensorFlow tutorial's `fit` and of PyTorch, in one run.
+"""Training speed: characters a second of `charedge train`, of the TensorFlow tutorial's `fit` and of PyTorch, in one run.
 
 python benchmarks/training.py                a GRU of 1024, batches of 64 windows of 100 characters
 python benchmarks/training.py --units 512    another
@@ -33,14 +33,14 @@ BATCH_CHARACTERS = BATCH_SIZE * SEQUENCE_LENGTH
 VALIDATION_SPLIT = 0.1
 
 Steps = Callable[[int], object]
-"""Trains on so many batches."""
+"""A function that trains on a number of batches."""
 
 Speed = Callable[[], float]
-"""Trains a while, and tells the characters a second, without what is done once."""
+"""A function that trains for a while and returns characters a second, start-up excluded."""
 
 
 def random_windows(count: int) -> np.ndarray:
-    """int32 [count, SEQUENCE_LENGTH + 1]: what the tokens are does not change what they cost."""
+    """Random token ids, int32 [count, SEQUENCE_LENGTH + 1]: their values do not affect the speed."""
     return np.random.default_rng(0).integers(0, VOCABULARY_SIZE, (count, SEQUENCE_LENGTH + 1), np.int32)
 
 
@@ -48,15 +48,15 @@ def peer_speed(train: Steps, steps: int) -> Speed:
     train(2)  # it compiles in the first
 
     def speed() -> float:
-        begun = time.perf_counter()
+        began = time.perf_counter()
         train(steps)
-        return steps * BATCH_CHARACTERS / (time.perf_counter() - begun)
+        return steps * BATCH_CHARACTERS / (time.perf_counter() - began)
 
     return speed
 
 
 def charedge_speed(folder: Path, units: int, precision: str, steps: int, layers: int = 1, **others: object) -> Speed:
-    """The second epoch of the whole program, with other options than the tutorial's: the first one compiles."""
+    """Speed of the second epoch of the whole program, with other options than the tutorial's: the first epoch compiles."""
     characters = int((steps + 2) * BATCH_CHARACTERS / (1 - VALIDATION_SPLIT))
     text, run = folder / "text.txt", folder / "run"
     text.write_text("".join(np.random.default_rng(0).choice(VOCABULARY.tokens[1:], characters)))

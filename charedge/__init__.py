@@ -67,7 +67,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is first used: a small device has little time to start."""
+    """Import a name when it is first used, which keeps the start fast on a small device."""
     if name == "__version__":
         from importlib.metadata import version
 

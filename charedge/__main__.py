@@ -8,7 +8,7 @@ from types import FrameType
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP: ends a command as Ctrl-C does, with an exit status of its own."""
+    """SIGTERM or SIGHUP, which end a command as Ctrl-C does, with their own exit status."""
 
     def __init__(self, number: int) -> None:
         super().__init__()

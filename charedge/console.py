@@ -1,4 +1,4 @@
-"""What the commands of all rooms share: how they print."""
+"""Printing, as all commands do it: results, notices, and the last line of a terminal."""
 
 from __future__ import annotations
 
@@ -10,27 +10,40 @@ import typer
 from .streams import harmless, to_json, write_error
 
 PLAIN: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
-"""How every part of the command line is set up: errors are one line, and help is plain text that needs no rich."""
+"""Settings of every Typer app: errors are one line, and help is plain text that does not need rich."""
 
 JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 CLEAR_LINE = "\r\x1b[K"
 
 
-def say(message: object) -> None:
-    """One line on stderr, where everything goes that is not the result."""
-    print_above(f"charedge: {message}".replace("\n", "\\n"))
+def say(message: object, text: str = "") -> None:
+    """Print a notice, warning or error: one line on stderr that starts with the program's name.
+
+    Args:
+        message: the line; line feeds in it are shown as `\\n`.
+        text: lines to print below it as they are.
+    """
+    line = f"charedge: {message}".replace("\n", "\\n")
+    print_above(f"{line}\n{text}" if text else line)
+
+
+def shown_loss(nats: float) -> str:
+    """A loss as every command prints it, from nats per character."""
+    from .runtime.scoring import to_bits
+
+    return f"{nats:.4f} nats per character ({to_bits(nats):.4f} bits per character)"
 
 
 def print_json(fields: dict[str, Any]) -> None:
-    """The result for a program."""
+    """Print a result as JSON."""
     print(to_json(fields, indent=2))
 
 
-_last_line = ""  # a progress bar, which has no newline behind it
+_last_line = ""  # a progress bar, without a newline at its end
 
 
 def show_last_line(line: str) -> None:
-    """Replace the last line of a terminal, which stays below everything that is printed to stderr; an empty one removes it."""
+    """Replace the last line of a terminal, which stays below all that is printed to stderr; an empty line removes it."""
     global _last_line
     _last_line = line
     sys.stderr.write(CLEAR_LINE + harmless(line))

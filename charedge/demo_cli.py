@@ -1,4 +1,4 @@
-"""`charedge demo`: the whole path in three commands, run as a user would run them."""
+"""`charedge demo`: train, convert and generate, as three commands that a user would run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROMPT = "The statement"
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder for the run and the model.")] = Path("charedge-demo"),
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the run and the model.")] = Path("charedge-demo"),
 ) -> None:
     """Train, convert and generate on Python's own documentation, in about a minute."""
     require_tensorflow("demo", "train,convert")
@@ -49,13 +49,13 @@ def demo(
     model = commands[1][3]
     print("\nTo try next:\n")
     print(f"  {_shown('generate', model, '--prompt', 'A class', '--temperature', '0.5')}  # safer; 1.2 is wilder")
-    print(f"  {_shown('info', model)}  # what the model file says of the model")
+    print(f"  {_shown('info', model)}  # the metadata of the model file")
     print(f"  {_shown('train', 'YOUR.txt', '--output', 'runs/yours')}  # your own text, with the larger default model\n")
     say(f"the file to copy to a device is {model}")
 
 
 def demo_commands(folder: Path) -> list[list[str]]:
-    """The arguments of `charedge` for each step."""
+    """The arguments of the three commands."""
     run, model = str(folder / "run"), str(folder / "python-docs.tflite")
     return [
         ["train", "python-docs", "--output", run, *TRAIN.split(), "--overwrite"],
@@ -65,7 +65,7 @@ def demo_commands(folder: Path) -> list[list[str]]:
 
 
 def _run(command: list[str]) -> int:
-    """Run a command in a session of its own, and pass Ctrl-C, SIGTERM and SIGHUP on to it, so that it can save what it has to."""
+    """Run a command in its own session, and pass Ctrl-C, SIGTERM and SIGHUP on to it, so that it can save its state."""
     with subprocess.Popen(command, start_new_session=True) as child:
         while True:
             try:
@@ -75,12 +75,12 @@ def _run(command: list[str]) -> int:
 
 
 def _shown(*arguments: str) -> str:
-    """A command of `charedge` as one can type it here."""
+    """A `charedge` command line that works in this shell."""
     return shlex.join([*_program(), *arguments])
 
 
 def _program() -> list[str]:
-    """How to start this `charedge`: by its name if PATH leads to it, else by its path, which needs no activated environment."""
+    """The start of such a command line: `charedge` if it is on PATH, else its path, which needs no activated environment."""
     started, beside_python = Path(sys.argv[0]), Path(sys.executable).with_name("charedge")
     script = started if started.name == "charedge" else beside_python
     if not script.is_file():

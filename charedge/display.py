@@ -1,4 +1,4 @@
-"""What a person sees of long work: a bar for each stage on a terminal, plain lines elsewhere; and what a program reads of it."""
+"""Display of progress reports: a bar for each stage on a terminal, plain lines elsewhere, and a JSON log."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .console import print_above, say, show_last_line
+from .console import say, show_last_line
 from .runtime.errors import CharedgeError
 from .runtime.progress import Report
 
 LINE_SECONDS = 15.0
-"""Between two lines about one stage, where there is no bar, and between two entries of the log."""
+"""Time between two lines about a stage where there is no bar, and between two entries of the log."""
 DRAW_SECONDS = 0.1
-"""Between two drawings of a bar."""
+"""Time between two drawings of a bar."""
 FEWEST_CELLS = 10
-"""Of a bar; figures that leave less room are not shown."""
+"""Minimum width of a bar; figures that leave less room are not shown."""
 
 
 class Display:
-    """Shows the reports of a command; a context, after which no bar is left on the screen."""
+    """Shows the reports of a command; a context manager that removes the bar at its end."""
 
     def __init__(self, quiet: bool = False, json_log: Path | None = None) -> None:
         """
         Args:
-            quiet: show no reports.
-            json_log: a file that gets the figures of the reports, a JSON object a line.
+            quiet: do not show reports.
+            json_log: a file to which the figures of the reports are appended, one JSON object per line.
 
         Raises:
             CharedgeError: the log cannot be written.
@@ -68,15 +68,16 @@ class Display:
             self._record(report)
 
     def say(self, message: str) -> None:
-        """A line that stays, above the bar if there is one."""
+        """Print a notice above the bar; the lines below its first are a text, and are printed as they are."""
         if not self._quiet:
-            print_above(message)
+            notice, _, text = message.partition("\n")
+            say(notice, text)
 
     def _begin_stage(self, report: Report) -> None:
         self._end_stage()
         self._stage, self._last_line, self._last_drawing = report.stage, time.monotonic(), 0.0
-        if not (self._has_bar or self._quiet or report.figures):  # a training says enough by itself
-            say(f"{report.stage} over {report.total:,} {report.unit}")
+        if not (self._has_bar or report.figures):  # a training prints its own lines
+            self.say(f"{report.stage} over {report.total:,} {report.unit}")
 
     def _end_stage(self) -> None:
         if self._has_bar and self._stage:
@@ -94,7 +95,7 @@ class Display:
             self._has_bar = False
 
     def _record(self, report: Report) -> None:
-        """Append a report's figures to the log, if there are both; a full disk ends the log, and not the training."""
+        """Append a report's figures to the log, if it has any; a full disk ends the log, not the training."""
         if not self._log or not report.figures:
             return
         try:
@@ -105,25 +106,25 @@ class Display:
 
 
 def _append(path: Path, line: str) -> None:
-    """Add a line as a whole; the file is opened each time, so that it may be read, moved or emptied between two lines."""
+    """Append a line; the file is opened each time, so that it may be moved or emptied between two lines."""
     with path.open("a", encoding="utf-8") as file:
         file.write(line)
 
 
 def _finite(value: Any) -> Any:
-    """JSON has neither NaN nor infinity."""
+    """The value, or None for NaN and infinity, which JSON does not have."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _columns() -> int:
-    """The width of the terminal that stderr is."""
+    """The width of the terminal on stderr, in characters."""
     with suppress(OSError, ValueError):
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
     return 80
 
 
 def _bar(report: Report, columns: int) -> str:
-    """A line that is narrower than the terminal, so that it does not wrap."""
+    """A bar and its figures, narrower than the terminal so that the line does not wrap."""
     share = min(1.0, report.done / report.total) if report.total else 1.0
     head, figures = f"{report.stage}  [", _figures(report)
     while True:
@@ -143,7 +144,7 @@ def _line(report: Report) -> str:
 
 
 def _figures(report: Report) -> list[str]:
-    """The loss, the speed and the remaining time of a training; nothing of other work."""
+    """The loss, the speed and the remaining time of a training; no figures for other work."""
     if not report.figures:
         return []
     nats, speed, left = (report.figures[name] for name in ("nats_per_character", "characters_per_second", "seconds_left"))

@@ -1,4 +1,4 @@
-"""The `charedge` program: the rooms' commands under one name, errors as sentences, exit statuses."""
+"""The `charedge` program: all commands under one name, error messages and exit statuses."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ MODULES = {
 }
 """The module of each command, in the order of `charedge --help`."""
 FIELD = re.compile(r"`([a-z][a-z0-9_]*)`")
-"""An argument of the Python API in a message."""
+"""An argument of the Python API, as messages name it."""
 POSITIONAL = {"corpus": "CORPUS", "run": "RUN", "model": "MODEL", "file": "FILE"}
-"""Arguments that have no option, since they are given by their place."""
+"""Arguments that are positional on the command line."""
 RENAMED = {"banned": "ban", "teachers": "teacher", "folder": "all"}
 """Arguments whose options have another name."""
 ClickException: Any = typer.BadParameter.__mro__[2]
-"""A wrong option or argument; depending on its version, Typer takes the class from Click or has one of its own."""
+"""The error for a wrong option or argument; depending on its version, Typer takes the class from Click or has its own."""
 
 
 class Commands(TyperGroup):
-    """All commands, each imported when it is called; an error in any of them becomes a sentence on stderr and an exit status."""
+    """The group of all commands, each imported when it is called; errors become a line on stderr and an exit status."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(MODULES)
@@ -68,7 +68,7 @@ class Commands(TyperGroup):
 
 
 def as_options(message: object) -> str:
-    """A message of the Python API for the command line: arguments in backquotes become options.
+    """Rewrite a message of the Python API for the command line: arguments in backquotes become options.
 
     >>> as_options("`top_k` -1 must be an integer from 0 up.")
     '--top-k -1 must be an integer from 0 up.'
@@ -84,7 +84,7 @@ def as_options(message: object) -> str:
 app = typer.Typer(
     cls=Commands,
     name="charedge",
-    help="Character-level language models from text to a small device.",
+    help="Train character-level language models and run them on small devices.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     **{**PLAIN, "add_completion": True},
@@ -109,10 +109,13 @@ def charedge(
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line with some arguments.
+    """Run the command line.
+
+    Args:
+        arguments: without the name of the program.
 
     Returns:
-        The exit status. A closed pipe ends quietly, as if all had been read.
+        The exit status. A closed pipe is not an error.
     """
     status = _run(arguments)
     try:
@@ -125,7 +128,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    """Run the command line; some of the output may wait to be written."""
+    """Run the command line, without flushing stdout."""
     if any("\0" in argument for argument in arguments):
         say("an argument has a zero byte: leave it out.")
         return 2
@@ -145,7 +148,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _say_system_error(error: OSError) -> int:
-    """Say what the system could not do, and return the exit status."""
+    """Print the error of a system call; returns the exit status."""
     reason = error.strerror or error
     if error.filename == STDOUT:
         drop(sys.stdout)

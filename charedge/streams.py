@@ -1,4 +1,4 @@
-"""Standard input, output and error: there from the start, UTF-8 where a program reads them, harmless where a terminal does."""
+"""Standard input, output and error: always open, UTF-8 in pipes and files, and without control characters on a terminal."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any, TextIO
 
 from .runtime.text import harmless
 
-STDOUT = "<stdout>"  # the file that errors of stdout name
+STDOUT = "<stdout>"  # the file name in errors of stdout
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    r"""A value as JSON for stdout: characters of `HARMFUL`, and on a terminal that is not UTF-8 all but ASCII, as `\uXXXX`."""
+    r"""A value as JSON for stdout; `HARMFUL` characters, and all but ASCII on a terminal that is not UTF-8, become `\uXXXX`."""
     ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
     return harmless(json.dumps(value, ensure_ascii=ascii_only, indent=indent))
 
 
 class Stdout(io.TextIOWrapper):
-    """A stdout whose errors name it as their file, and that text cannot control where it is a terminal."""
+    """A stdout that names itself in errors and, on a terminal, escapes what would control the terminal."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -44,16 +44,16 @@ class Stdout(io.TextIOWrapper):
 
 
 def prepare_streams() -> None:
-    """Open the streams that the caller has closed, and make stdout safe to write any text to.
+    """Open the streams that the caller has closed, and make stdout safe for any text.
 
-    A closed descriptor would be given to the next file that is opened, and warnings would be written into that file. So each gets
-    the null device before anything else is opened: reading stdin and writing stdout then fail, and what goes to stderr is lost.
+    A closed descriptor would be reused by the next file that is opened, and warnings would be written into that file. Therefore
+    each gets the null device first: reading stdin and writing stdout then fail, and writes to stderr are lost.
 
     A pipe or a file gets UTF-8 in every locale. A terminal keeps its encoding, and what it cannot show is escaped.
     """
     for name, flags, mode in (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_RDWR, "w")):
         if getattr(sys, name) is None:
-            descriptor = os.open(os.devnull, flags)  # the lowest that is free, which is the closed one
+            descriptor = os.open(os.devnull, flags)  # the lowest free descriptor, which is the closed one
             os.set_inheritable(descriptor, True)
             setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", errors="backslashreplace"))
     before = sys.stdout
@@ -64,7 +64,7 @@ def prepare_streams() -> None:
 
 
 def write_error(text: str) -> None:
-    """Write to stderr at once, without what controls a terminal; text that nobody can receive is dropped."""
+    """Write to stderr without buffering, control characters escaped; if stderr cannot be written, the text is dropped."""
     try:
         print(harmless(text), file=sys.stderr, flush=True)
     except (OSError, ValueError):
@@ -72,6 +72,6 @@ def write_error(text: str) -> None:
 
 
 def drop(stream: TextIO) -> None:
-    """Let the interpreter's last flush of a stream go nowhere."""
+    """Redirect a stream to the null device, so that Python's last flush of it does not fail."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,4 +1,4 @@
-"""From a model's weights to the bytes of verified model files: step graph, quantisation, metadata, verification. No TensorFlow."""
+"""Build verified model files from a model's weights: step graph, quantization, metadata, verification. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from .verification import Measurement, measure, record_probe
 
 @dataclass(frozen=True)
 class Built:
-    """A model file's bytes, and what was measured of it."""
+    """The bytes of a model file, and its measurements."""
 
     quantization: str
     data: bytes
     interpreters: list[RequiredInterpreter]
     """That may run it."""
     measurements: list[Measurement]
-    """On each of them that is installed here."""
+    """One on each installed interpreter that the file names."""
 
     @property
     def worst(self) -> Measurement:
-        """The one on the interpreter where the file loses most."""
+        """The measurement with the largest loss against Keras."""
         return max(self.measurements, key=lambda measurement: measurement.loss)
 
 
@@ -58,21 +58,24 @@ def build_model_files(
     gptq: bool = True,
     progress: Progress = no_progress,
 ) -> list[Built]:
-    """Build a model file of each quantisation, and measure them side by side.
+    """Build a model file of each quantization, and measure them side by side.
 
     Args:
-        weights: of the trained model.
+        weights: the weights of the trained model.
         vocabulary: V tokens.
-        description: of the model.
+        description: the name, author, licence and others of the model.
         quantizations: names in `PROFILES`.
-        held_out: int32 [n], ids that were not trained on, n at least 2; the first of them become the probe.
-        reference: the trained model's own logits after each of them but the last, the state carried, in parts of float32 [any, V].
-        calibration: int32 [m], ids that were trained on, by which 4-bit weights are rounded; `int8-static` needs them.
+        held_out: int32 [n], n at least 2: ids of held-out text; the first of them become the probe.
+        reference: the Keras model's logits after each of these ids but the last, the state carried, in parts of float32 [any, V].
+        calibration: int32 [m], ids of the training text, by which 4-bit weights are rounded; `int8-static` needs them.
         gptq: whether 4-bit weights are rounded by GPTQ; otherwise each to its nearest level.
         progress: called with reports on the characters read in each stage.
 
+    Returns:
+        The files, in the order of `quantizations`.
+
     Raises:
-        CharedgeError: no interpreter that a profile is meant for is installed.
+        CharedgeError: no interpreter that a profile names is installed.
     """
     graph = build_step(weights)
     statistics = _statistics(graph, quantizations, calibration, gptq, progress)
@@ -88,7 +91,7 @@ def build_model_files(
         manifest = _manifest(weights, description, name, flatbuffer, verified, probe, _microcontroller(on, flatbuffer))
         file = ModelFile(Path(f"{description.name}.tflite"), manifest, vocabulary, flatbuffer)
         data = file.to_bytes()
-        parse_model_file(io.BytesIO(data), file.path)  # no file leaves here that a device would refuse
+        parse_model_file(io.BytesIO(data), file.path)  # a device would refuse what this refuses
         built.append(Built(name, data, manifest.interpreters, measurements))
     return built
 
@@ -118,7 +121,7 @@ def _build_flatbuffer(graph: Graph, weights: Weights, description: Description, 
 
 
 def _steps(flatbuffer: bytes, weights: Weights, profile: Profile, progress: Progress) -> list[Step]:
-    """A flatbuffer on each interpreter that its profile names and that is installed here, TensorFlow Lite Micro last.
+    """Load a flatbuffer on each installed interpreter that its profile names, TensorFlow Lite Micro last.
 
     Raises:
         CharedgeError: none is installed but TensorFlow Lite Micro, or one does not take the file.

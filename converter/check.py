@@ -1,7 +1,6 @@
-"""A last look at a flatbuffer's bytes, by LiteRT's own schema, before anything runs it: is it what its profile promises?
+"""Structure check of a flatbuffer, by LiteRT's own schema, before any interpreter runs it.
 
-An interpreter may run a file with a wrong scale, version or alignment and be silently wrong, so a defect of the writer must not
-reach one.
+An interpreter may run a file with a wrong scale, version or alignment and silently compute wrong results.
 """
 
 from __future__ import annotations
@@ -28,33 +27,33 @@ VERSIONS: dict[tuple[str, str], int] = {
 }
 """The version of each operator by the type of its weights, and of its input where that is quantised; all others have version 1."""
 WEIGHTS = {"FULLY_CONNECTED": 1, "GATHER": 0, "CAST": 0, "DEQUANTIZE": 0}
-"""Which operand says so."""
+"""The index of the operand that holds the weights."""
 OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 TYPES = {value: name for name, value in vars(schema.TensorType).items() if not name.startswith("_")}
 LATEST_PORTABLE_MATMUL = 9  # FULLY_CONNECTED, in tflite-runtime 2.14
 
 
 class StructureError(AssertionError):
-    """The writer has a defect."""
+    """A written flatbuffer has a defect."""
 
 
 def check_structure(flatbuffer: bytes, profile: Profile) -> None:
-    """Compare a flatbuffer with what its profile promises.
+    """Check that a flatbuffer is what its profile specifies.
 
     Args:
         flatbuffer: the bytes [0, Z) of a model file.
-        profile: the one that it was quantised by.
+        profile: the profile by which it was quantized.
 
     Raises:
-        StructureError: a buffer is not aligned or outside the file, an operator has another version than its weights need, weights
-            lack a scale, a tensor has a `shape_signature`, the matmuls are of another version than the named interpreters know,
-            or the signature is not `step`.
+        StructureError: a buffer is not aligned or lies outside the file, an operator has a wrong version for its weights, weights
+            lack a scale, a tensor has a `shape_signature`, the matmuls have a version that the named interpreters do not know, or
+            the signature is not `step`.
     """
     model: Any = schema.Model.GetRootAs(flatbuffer, 0)
     _check_buffers(model, flatbuffer)
     graph: Any = schema.ModelT.InitFromObj(model)
     if [signature.signatureKey for signature in graph.signatureDefs] != [SIGNATURE.encode()]:
-        raise StructureError("the signature is not the one there should be")
+        raise StructureError(f"the signature is not `{SIGNATURE}`")
     tensors = graph.subgraphs[0].tensors
     if any(tensor.shapeSignature is not None for tensor in tensors):
         raise StructureError("a tensor has a shape_signature")
@@ -73,7 +72,7 @@ def check_structure(flatbuffer: bytes, profile: Profile) -> None:
             matmuls.append(code.version)
             _check_scales(weights, [tensors[i] for i in operator.outputs])
     if ("tflite-runtime" in profile.interpreters) != (max(matmuls) <= LATEST_PORTABLE_MATMUL):
-        raise StructureError("the versions of the matmuls are not those of the interpreters that the file names")
+        raise StructureError("the matmuls have versions that the interpreters named in the file do not know")
 
 
 def _check_buffers(model: Any, flatbuffer: bytes) -> None:
@@ -87,13 +86,13 @@ def _check_buffers(model: Any, flatbuffer: bytes) -> None:
 
 
 def _check_scales(weights: Any, outputs: list[Any]) -> None:
-    """Quantised weights have one scale, or one for each output; all are above 0."""
+    """Check that int8 weights have one scale and int4 weights one for each output, all above 0."""
     if TYPES[weights.type] not in ("INT8", "INT4"):
         return
     scales = weights.quantization.scale if weights.quantization else None
     wanted = 1 if TYPES[weights.type] == "INT8" else outputs[0].shape[-1]
     if scales is None or len(scales) != wanted or not all(scale > 0 and np.isfinite(scale) for scale in scales):
-        raise StructureError(f"{weights.name!r} has not {wanted} positive scales")
+        raise StructureError(f"{weights.name!r} does not have {wanted} positive scales")
 
 
 def _check_activations(tensors: list[Any]) -> None:

@@ -1,4 +1,4 @@
-"""`charedge convert`. TensorFlow is imported when the command runs, not before."""
+"""`charedge convert`: its options, and what it prints. TensorFlow is imported when the command runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from ..console import JSON, PLAIN, print_json
+from ..console import JSON, PLAIN, print_json, shown_loss
 from ..display import Display
 from ..runtime.errors import InvalidOption
 from .convert import Conversion, convert_all, export_saved_model
@@ -24,7 +24,7 @@ MEANINGLESS = {
     "--format saved-model": ("folder", "quantization", "tolerance", "name", "author", "license", "notes"),
     "--all": ("output", "quantization"),
 }
-"""Arguments that would do nothing beside an option."""
+"""Arguments that have no effect together with an option."""
 HEADINGS = ("", "nats/char", "vs Keras", "KL div.", "top-1", "logits", "us/char")
 ROW = "{:<23}  {:>9}  {:>8}  {:>7}  {:>7}  {:>6}  {:>7}"  # 79 columns
 
@@ -34,28 +34,29 @@ def convert(
     ctx: typer.Context,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by `charedge train`.", show_default=False)],
     output: Annotated[
-        Path | None, typer.Option(metavar="MODEL", help="The .tflite file to write, or the folder of the SavedModel.")
+        Path | None,
+        typer.Option(metavar="MODEL", help="The .tflite file to write, or the folder of the SavedModel; required without --all."),
     ] = None,
     folder: Annotated[
         Path | None,
-        typer.Option("--all", metavar="DIR", help="Write a file of every quantization here, and a comparison."),
+        typer.Option("--all", metavar="DIR", help="Write a file of every quantization to DIR, and a comparison.  [default: none]"),
     ] = None,
     quantization: Annotated[
         str,
         typer.Option(
             metavar="|".join(PROFILES),
-            help="How the weights are stored; int8-static also runs on microcontrollers, int4 on LiteRT only.",
+            help="Storage of the weights; int8-static also runs on microcontrollers, int4 on LiteRT only.",
         ),
     ] = "int8",
     format: Annotated[
         str,
-        typer.Option(metavar="|".join(FORMATS), help="A model file for devices, or a SavedModel for TensorFlow."),
+        typer.Option(metavar="|".join(FORMATS), help="Model file for devices, or SavedModel for TensorFlow."),
     ] = "tflite",
     tolerance: Annotated[
         float | None,
         typer.Option(
             metavar="NATS",
-            help="Nats per character that the file may lose against the Keras model.  [default: "
+            help="Maximum loss of the file against the Keras model, in nats per character.  [default: "
             + ", ".join(f"{name} {profile.tolerance:g}" for name, profile in PROFILES.items())
             + "]",
         ),
@@ -71,7 +72,7 @@ def convert(
     ] = "",
     as_json: JSON = False,
 ) -> None:
-    """Convert a run to one .tflite file, and verify it on every interpreter installed here."""
+    """Convert a run to one .tflite file, and verify it on every installed interpreter."""
     if format not in FORMATS:
         raise InvalidOption("format", f"{format} is unknown: choose {' or '.join(FORMATS)}.")
     if format == "saved-model":
@@ -92,33 +93,44 @@ def convert(
     if as_json:
         print_json({"files": [asdict(conversion) for conversion in result]} if isinstance(result, list) else asdict(result))
     elif isinstance(result, list):
-        print(_table(result))
+        print(_table(run, result))
         print(f"compared in {folder}: *-comparison.png and *-comparison.json")
     elif isinstance(result, Conversion):
-        print(_table([result]))
+        print(_table(run, [result]))
         print(f"next: charedge generate {shlex.quote(result.file)}")
     else:
         print(
-            f"{result.folder}: a SavedModel of {result.bytes:,} bytes; {result.nats_per_character:.4f} nats/character over "
-            f"{result.characters:,} held-out characters, largest logit difference to Keras {result.largest_logit_difference:.6f}"
+            f"{result.folder}: a SavedModel of {result.bytes:,} bytes, largest logit difference to Keras "
+            f"{result.largest_logit_difference:.6f}"
         )
+        print(f"{shown_loss(result.nats_per_character)} {_over(result.characters, run)}")
         print(f"next: tf.saved_model.load({result.folder!r}).generate_one_step(...), as docs/command-line.md shows")
 
 
 def _refuse_meaningless(ctx: typer.Context, option: str) -> None:
-    """
+    """Refuse arguments that have no effect together with an option.
+
     Raises:
-        InvalidOption: something was given that would do nothing beside this option.
+        InvalidOption: one was given.
     """
     for name in MEANINGLESS[option]:
         if "COMMANDLINE" in str(ctx.get_parameter_source(name)):
             raise InvalidOption(name, f"has no effect with {option}: leave one of them out.")
 
 
-def _table(conversions: Sequence[Conversion]) -> str:
-    """A line for Keras; then for each file its name and size, and a line for each interpreter that it was measured on."""
-    reference = conversions[0].verified[0].reference_nats_per_character
-    lines = [ROW.format(*HEADINGS), ROW.format("Keras", f"{reference:.4f}", *[""] * 5)]
+def _over(characters: int, run: Path) -> str:
+    """The text over which a conversion measured its losses."""
+    return f"over the first {characters:,} held-out characters of {run}, one stream with the state carried"
+
+
+def _table(run: Path, conversions: Sequence[Conversion]) -> str:
+    """The table: the text measured on; a line for Keras; for each file its name and size, and a line for each interpreter."""
+    measured = conversions[0].verified[0]
+    lines = [
+        f"nats/char: nats per character {_over(measured.characters, run)}",
+        ROW.format(*HEADINGS),
+        ROW.format("Keras", f"{measured.reference_nats_per_character:.4f}", *[""] * 5),
+    ]
     for conversion in conversions:
         lines.append(f"{Path(conversion.file).name}: {conversion.quantization}, {conversion.bytes:,} bytes")
         lines += [

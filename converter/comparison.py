@@ -1,4 +1,4 @@
-"""The picture of files of every quantization side by side."""
+"""A plot that compares the model files of all quantizations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from .build import Built
 
 
 def draw_comparison(results: Sequence[Built], title: str) -> bytes:
-    """Quality against size as a PNG: what a character loses against Keras, over the file's bytes."""
+    """Plot the loss over the size of each file.
+
+    Args:
+        results: the files.
+        title: of the plot.
+
+    Returns:
+        A PNG file.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

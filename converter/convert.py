@@ -1,6 +1,6 @@
-"""`charedge.convert`: a run's best weights as a file that a device reads, measured against the Keras model before it is written.
+"""`charedge.convert`: write a run's best weights as a model file, measured against the Keras model before it is written.
 
-TensorFlow is imported when a function is called, not before.
+TensorFlow is imported when a function is called.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..runtime.errors import CharedgeError, InvalidOption
 from ..runtime.manifest import RequiredInterpreter
+from ..runtime.paths import StrPath, path_argument
 from ..runtime.progress import Progress, Report, no_progress
 from ..runtime.text import harmless
 from ..trainer.installation import require_installed, require_tensorflow
@@ -29,28 +30,28 @@ if TYPE_CHECKING:
     from .verification import Measurement
 
 VERIFIED_CHARACTERS = 20_000
-MAX_TEXT = 1000  # characters of a name: a manifest has its bounds
-MAX_FILE_NAME = 200  # bytes; with `-int8.tflite` behind it a file system still takes it
+MAX_TEXT = 1000  # characters of a name: the manifest is limited in size
+MAX_FILE_NAME = 200  # bytes; file systems allow 255, the suffix `-int8.tflite` included
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """A model file that was written, and what was measured; `dataclasses.asdict` gives the JSON of `charedge convert`."""
+    """A model file that was written, and its measurements; `dataclasses.asdict` gives the JSON of `charedge convert`."""
 
     file: str
-    """Its path."""
+    """Path of the file."""
     bytes: int
-    """Its size."""
+    """Size of the file."""
     quantization: str
     interpreters: tuple[RequiredInterpreter, ...]
     """The interpreters that may run it, with the lowest version of each."""
     verified: tuple[Measurement, ...]
-    """Quality and speed on each of them that is installed here."""
+    """Quality and speed on each of them that is installed."""
 
 
 def convert(
-    run: Run | str | os.PathLike[str],
-    output: str | os.PathLike[str],
+    run: Run | StrPath,
+    output: StrPath,
     *,
     quantization: str = "int8",
     tolerance: float | None = None,
@@ -65,25 +66,25 @@ def convert(
 
     Args:
         run: the run, or its folder.
-        output: the .tflite file to write; missing parent folders are made, and a file that is there is replaced as a whole.
-        quantization: how the weights are stored: `float32`, `float16`, `int8`, `int8-static` or `int4`.
-        tolerance: nats per character that the file may lose against the Keras model; by default the quantization's own.
+        output: the .tflite file to write; missing parent folders are made, and an existing file is replaced atomically.
+        quantization: storage of the weights: `float32`, `float16`, `int8`, `int8-static` or `int4`.
+        tolerance: maximum loss of the file against the Keras model, in nats per character; by default the quantization's own.
         fit_temperature: divide the logits by the temperature that predicts the held-out text best.
         name: the model's name, one line of at most 1000 characters; by default the run folder's.
-        author: who made the model, one line.
+        author: author of the model, one line.
         license: the model's licence as an SPDX identifier, one line.
         notes: what the model writes and its limits, one line.
-        progress: called with reports, characters done of all in each stage.
+        progress: called with reports on the characters done in each stage.
 
     Returns:
         The file's size, interpreters and measurements.
 
     Raises:
-        InvalidOption: an argument has a value that it cannot have, or `output` is in the run.
-        CharedgeError: TensorFlow is not installed; `output` cannot be written; the run is damaged; or the file would lose more
-            than `tolerance` on an interpreter, and was not written.
+        InvalidOption: an argument has an invalid value, or `output` is in the run.
+        CharedgeError: TensorFlow is not installed; `output` cannot be written; the run is damaged; or the file loses more than
+            `tolerance` on an interpreter, and was not written.
     """
-    run, output = _run(run), _path("output", output)
+    run, output = Run.of("run", run), path_argument("output", output)
     _check_choice("quantization", quantization)
     _check_options(tolerance, fit_temperature, name, author, license, notes, progress)
     check_file("output", output, run)
@@ -95,8 +96,8 @@ def convert(
 
 
 def convert_all(
-    run: Run | str | os.PathLike[str],
-    folder: str | os.PathLike[str],
+    run: Run | StrPath,
+    folder: StrPath,
     *,
     tolerance: float | None = None,
     fit_temperature: bool = False,
@@ -112,17 +113,17 @@ def convert_all(
 
     Args:
         run, tolerance, fit_temperature, author, license, notes, progress: as for `convert`.
-        folder: where the files are written; made if it is missing.
-        name: the model's name, and the beginning of the files' names; by default the run folder's.
+        folder: the folder for the files; made if it is missing.
+        name: the model's name, and the start of the file names; by default the run folder's name.
 
     Returns:
         The files in the order of `PROFILES`, from the largest to the smallest.
 
     Raises:
-        InvalidOption, CharedgeError: as `convert`. If a file would lose too much, it is left out and the others are written before
-            this is raised.
+        InvalidOption, CharedgeError: as `convert`. A file that loses too much is left out; the others are written before this is
+            raised.
     """
-    run, folder = _run(run), _path("folder", folder)
+    run, folder = Run.of("run", run), path_argument("folder", folder)
     _check_options(tolerance, fit_temperature, name, author, license, notes, progress)
     if name is not None and (Path(name).name != name or len(os.fsencode(name)) > MAX_FILE_NAME):
         raise InvalidOption("name", f"{name} must be usable as a file name: at most {MAX_FILE_NAME} bytes, without a folder.")
@@ -147,8 +148,8 @@ def convert_all(
 
 
 def export_saved_model(
-    run: Run | str | os.PathLike[str],
-    output: str | os.PathLike[str],
+    run: Run | StrPath,
+    output: StrPath,
     *,
     fit_temperature: bool = False,
     progress: Progress = no_progress,
@@ -157,19 +158,19 @@ def export_saved_model(
 
     Args:
         run: the run, or its folder.
-        output: the folder to write; missing parent folders are made, and a SavedModel that is there is replaced as a whole.
+        output: the folder to write; missing parent folders are made, and an existing SavedModel is replaced as a whole.
         fit_temperature: divide the logits by the temperature that predicts the held-out text best.
-        progress: called with reports, characters done of all in each stage.
+        progress: called with reports on the characters done in each stage.
 
     Returns:
-        The SavedModel's size, and what was measured against the Keras model.
+        The SavedModel's size, and its measurements against the Keras model.
 
     Raises:
-        InvalidOption: an argument has a value that it cannot have, or `output` is in the run or has the run in it.
+        InvalidOption: an argument has an invalid value, or `output` is in the run or contains the run.
         CharedgeError: TensorFlow is not installed; `output` holds something else or cannot be written; the run is damaged; or
-            the SavedModel gives other logits than the Keras model, and was not put in place.
+            the SavedModel's logits differ from the Keras model's, and it was not put in place.
     """
-    run, output = _run(run), _path("output", output)
+    run, output = Run.of("run", run), path_argument("output", output)
     _check_call(fit_temperature, progress)
     check_saved_model("output", output, run)
     run.config()
@@ -177,20 +178,6 @@ def export_saved_model(
     from .saved_model import write_saved_model
 
     return write_saved_model(run, output, fit_temperature, progress)
-
-
-def _run(run: Run | str | os.PathLike[str]) -> Run:
-    return run if isinstance(run, Run) else Run(_path("run", run, "a Run or the path of a run folder"))
-
-
-def _path(field: str, value: str | os.PathLike[str], expected: str = "a path") -> Path:
-    """
-    Raises:
-        InvalidOption: the value of an argument is not a path.
-    """
-    path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
-    _require(isinstance(path, str) and path != "" and "\0" not in path, field, value, expected)
-    return Path(value)
 
 
 def _check_choice(field: str, quantization: str) -> None:
@@ -209,7 +196,7 @@ def _check_options(
 ) -> None:
     """
     Raises:
-        InvalidOption: an argument has a value that it cannot have.
+        InvalidOption: an argument has an invalid value.
     """
     number = isinstance(tolerance, Real) and not isinstance(tolerance, bool) and math.isfinite(tolerance) and tolerance >= 0
     _require(tolerance is None or number, "tolerance", tolerance, "a number from 0 up, in nats per character")
@@ -236,11 +223,11 @@ def _build(run: Run, quantizations: Sequence[str], texts: dict[str, str | None],
         run: the run.
         quantizations: names in `PROFILES`.
         texts: `name`, `author`, `license` and `notes`.
-        fit: whether the logits are divided by a fitted temperature.
+        fit: whether to divide the logits by a fitted temperature.
         progress: called with reports.
 
     Raises:
-        CharedgeError: TensorFlow is not installed, the run is damaged or its parts disagree, or no interpreter is installed.
+        CharedgeError: TensorFlow is not installed, the run is damaged or its files do not match, or no interpreter is installed.
     """
     require_installed("convert", "convert")
     config, vocabulary = run.config(), run.vocabulary()
@@ -259,7 +246,7 @@ def _build(run: Run, quantizations: Sequence[str], texts: dict[str, str | None],
     model = load_model(run, FAST_LAYERS)
     temperature = fit_temperature(model, run, progress) if fit else None
     held_out = held_out_ids(run, VERIFIED_CHARACTERS)
-    # Weights that were trained to be rounded lie where they should: what GPTQ does for others makes them worse.
+    # GPTQ makes weights worse that were trained to be rounded: they already are near the values that int4 can store.
     gptq = not config.quantization_aware
     calibrated = "int8-static" in quantizations or ("int4" in quantizations and gptq)
     notes = {"notes": texts["notes"]} if texts["notes"] else {}
@@ -290,13 +277,13 @@ def _build(run: Run, quantizations: Sequence[str], texts: dict[str, str | None],
 def _require_quality(built: Built, output: Path, tolerance: float | None) -> None:
     """
     Raises:
-        CharedgeError: the file loses more against Keras than is allowed.
+        CharedgeError: the file loses more than the tolerance against Keras.
     """
     allowed = PROFILES[built.quantization].tolerance if tolerance is None else tolerance
     worst = built.worst
     if not worst.loss <= allowed:  # nor NaN
         raise CharedgeError(
-            f"{output} was not written: it would lose {worst.loss:.4f} nats/character against Keras on {worst.interpreter}, "
+            f"{output} was not written: it would lose {worst.loss:.4f} nats per character against Keras on {worst.interpreter}, "
             f"and {allowed:g} are allowed; choose another `quantization`, or raise `tolerance`."
         )
 
@@ -312,7 +299,7 @@ def _conversion(built: Built, path: Path) -> Conversion:
 
 
 def _write_comparison(folder: Path, name: str, results: Sequence[Built], conversions: Sequence[Conversion]) -> None:
-    """The files that were written as JSON, and a picture of all that were built.
+    """Write a list of the files as JSON, and a plot of all that were built.
 
     Raises:
         CharedgeError: they cannot be written.

@@ -1,4 +1,4 @@
-"""What a model file says of itself that its makers know and nothing measures."""
+"""The description of a model: the facts in a model file that are given, not measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..runtime.text import Normalization
 
 @dataclass(frozen=True)
 class Description:
-    """For the manifest, and for the TFLite Metadata."""
+    """The description of a model, for the manifest and the TFLite Metadata."""
 
     name: str
     author: str
@@ -22,8 +22,8 @@ class Description:
     """When the training ended (ISO 8601)."""
     normalization: Normalization
     unknown: str
-    """What becomes of a character outside the vocabulary: `skip` or `unk`."""
+    """Treatment of characters outside the vocabulary: `skip` or `unk`."""
     start_text: str
-    """Fed, and not printed, where there is no prompt."""
+    """Text that is read, and not printed, if there is no prompt."""
     training: dict[str, Any]
     """The corpus, the recipe and the losses, as the manifest records them."""

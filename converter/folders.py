@@ -1,4 +1,4 @@
-"""A SavedModel's folder that is whole or not there."""
+"""Atomic writing of a SavedModel's folder: it is complete or absent."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux' renameat2
 
 
 def is_saved_model(folder: Path) -> bool:
+    """Whether a folder holds a SavedModel."""
     return (folder / MAIN_FILE).is_file()
 
 
 @contextmanager
 def replacing(place: Path) -> Iterator[Path]:
-    """A new folder beside a place, which takes the place in the end, and is gone if anything fails before.
+    """Make a new folder beside a place; it is moved to the place at the end, or removed after an error.
 
-    A SavedModel in the place is there until then, and deleted after. What killed processes left beside it is removed.
+    A SavedModel in the place is kept until then, and then deleted. Leftovers of killed processes beside it are removed.
 
     Raises:
-        OSError: nothing can be written there; what is in the place stays.
+        OSError: the folder cannot be written; the place is unchanged.
     """
     with partial_folder(place.parent) as partial:
         yield partial
@@ -37,6 +38,7 @@ def replacing(place: Path) -> Iterator[Path]:
 
 
 def _sync(folder: Path) -> None:
+    """Write a folder and its files to the disk."""
     for path in (*folder.rglob("*"), folder):
         file = os.open(path, os.O_RDONLY)
         try:
@@ -46,7 +48,7 @@ def _sync(folder: Path) -> None:
 
 
 def _exchange(new: Path, old: Path) -> None:
-    """Swap two folders in one step; where the system cannot, in three, between which a crash leaves the old one as `NEW.old`."""
+    """Swap two folders in one step; on systems that cannot, in three, where a crash may leave the old one as `NEW.old`."""
     renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
     if renameat2 is not None and not renameat2(AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(old), RENAME_EXCHANGE):
         return

@@ -1,8 +1,8 @@
-"""The smallest graph that TFLite can run: tensors, operators and one signature, written as a flatbuffer.
+"""A minimal TFLite graph: tensors, operators and one signature, written as a flatbuffer.
 
 `step.py` builds such a graph in float32, `quantization.py` rewrites its weights, and `to_flatbuffer` turns the result into
-bytes. Writing the file ourselves, rather than tracing a function through TensorFlow's converter, fixes the operator versions
-(which decide what interpreter accepts the file), the names, and every byte.
+bytes. The file is written here, rather than by TensorFlow's converter, because that fixes the operator versions (which decide
+which interpreters accept the file), the names, and every byte.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ai_edge_litert import schema_py_generated as schema
 
 SCHEMA_VERSION = 3
 FILE_IDENTIFIER = b"TFL3"
-BUFFER_ALIGNMENT = 16  # what schema.fbs asks of Buffer.data (`force_align: 16`), and what the kernels' vector loads want
+BUFFER_ALIGNMENT = 16  # required of Buffer.data by schema.fbs (`force_align: 16`) and by the kernels' vector loads
 BATCH = -1
-"""A dimension that the device may resize. The file declares it as 1, without a `shape_signature`: interpreters resize it all the
+"""A dimension that the device can resize. The file declares it as 1, without a `shape_signature`: interpreters resize it all the
 same, and LiteRT.js, which cannot, takes the file as it is."""
 
 TENSOR_TYPES = {
@@ -49,6 +49,7 @@ class Tensor:
 
 
 def constant(name: str, data: np.ndarray, scale: np.ndarray | None = None) -> Tensor:
+    """A tensor with fixed data."""
     return Tensor(name, data.shape, data.dtype, np.ascontiguousarray(data), scale)
 
 
@@ -72,6 +73,7 @@ class Graph:
     operators: list[Operator] = field(default_factory=list)
 
     def add_input(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> Tensor:
+        """Add an input of the signature, and return it."""
         self.inputs[name] = Tensor(name, shape, np.dtype(dtype))
         return self.inputs[name]
 
@@ -91,7 +93,7 @@ class Graph:
         model = schema.ModelT()
         model.version = SCHEMA_VERSION
         model.description = description
-        model.buffers = [schema.BufferT()]  # by convention buffer 0 is empty and serves every tensor that is no constant
+        model.buffers = [schema.BufferT()]  # by convention buffer 0 is empty, for all tensors that are not constants
         tensors = self.tensors()
         index = {tensor: i for i, tensor in enumerate(tensors)}
         codes = sorted({(getattr(schema.BuiltinOperator, o.code), o.version) for o in self.operators})
@@ -121,7 +123,7 @@ class Graph:
 
 
 class _AlignedBuffer(schema.BufferT):
-    """A buffer whose bytes start at a multiple of 16: the generated `Pack` forgets the schema's alignment."""
+    """A buffer whose bytes start at a multiple of 16: the generated `Pack` ignores the alignment in the schema."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__()
@@ -155,7 +157,7 @@ def _tensor(tensor: Tensor, buffers: list[schema.BufferT]) -> schema.TensorT:
 
 
 def _content(data: np.ndarray) -> bytes:
-    """A constant's bytes; of 4-bit numbers two share a byte, the first in its lower half."""
+    """The bytes of a constant; two 4-bit numbers share a byte, the first in its lower half."""
     if data.dtype != ml_dtypes.int4:
         return data.tobytes()
     nibbles = np.append(data.astype(np.int8).reshape(-1) & 0xF, np.zeros(data.size % 2, np.int8)).astype(np.uint8)

@@ -1,7 +1,7 @@
 """Standard TFLite Metadata in the flatbuffer.
 
-It is a flatbuffer of its own (identifier `M001`) in the buffer named TFLITE_METADATA; the files that it names are members of the
-ZIP behind the model (runtime/model_file.py). The slots below are those of metadata_schema.fbs, which tflite-support, Netron and
+It is a separate flatbuffer (identifier `M001`) in the buffer named TFLITE_METADATA; the files that it names are members of the
+ZIP after the model (runtime/model_file.py). The slots below are those of metadata_schema.fbs, which tflite-support, Netron and
 Android read: https://ai.google.dev/edge/litert/conversion/tensorflow/metadata
 """
 
@@ -32,12 +32,15 @@ TENSORS = {
 
 
 def build_flatbuffer(graph: Graph, description: Description, summary: str) -> bytes:
-    """The graph with its signature and its metadata: the bytes [0, Z) of a model file.
+    """Build the bytes [0, Z) of a model file: the graph with its signature and its metadata.
 
     Args:
-        graph: the step, quantised.
-        description: of the model.
-        summary: one sentence on the network, for people.
+        graph: the quantized step graph.
+        description: the description of the model.
+        summary: one sentence about the network, for people.
+
+    Returns:
+        A flatbuffer.
     """
     summary = f"{summary} {description.notes}".strip()
     return graph.to_flatbuffer(SIGNATURE, summary, {METADATA_BUFFER: _model_metadata(graph, description, summary)})
@@ -92,7 +95,7 @@ def _tensor(builder: flatbuffers.Builder, name: str, description: str, files: Se
 
 
 def _table(builder: flatbuffers.Builder, *offsets: int | None) -> int:
-    """A table whose first slots hold these offsets, or nothing."""
+    """Write a table whose first slots hold these offsets; None leaves a slot empty."""
     builder.StartObject(len(offsets))
     for slot, offset in enumerate(offsets):
         if offset is not None:

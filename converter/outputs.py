@@ -1,4 +1,4 @@
-"""Where a conversion writes: the place is checked before the work, and what is written is whole or not there."""
+"""Outputs of a conversion: the place is checked before the work, and files are written atomically."""
 
 from __future__ import annotations
 
@@ -15,32 +15,37 @@ from .folders import is_saved_model
 
 
 def check_file(field: str, output: Path, run: Run) -> None:
-    """Check that a file can be written, with its parent folders where they are missing.
+    """Check that a file can be written; missing parent folders can be made.
 
     Args:
-        field: the argument that `output` was given as.
+        field: the name of the argument that gave `output`.
         output: the file.
-        run: what is read.
+        run: the run that is converted.
 
     Raises:
         InvalidOption: the file is in the run, or one of its files.
-        CharedgeError: nothing could be written there.
+        CharedgeError: the place cannot be written.
     """
     _require_outside(field, output, run)
     with _as_sentence(field, output):
         if output.is_dir():
             raise CharedgeError(f"`{field}` {output} is a folder: give the name of a .tflite file.")
         if output.exists() and not output.is_file():
-            raise CharedgeError(f"`{field}` {output} is not a regular file: give another name.")  # /dev/null stays
+            raise CharedgeError(f"`{field}` {output} is not a regular file: give another name.")  # as /dev/null
         _require_writable(field, output, output.absolute().parent)
 
 
 def check_folder(field: str, folder: Path, run: Run) -> None:
-    """Check that files can be written into a folder, which is made where it is missing.
+    """Check that files can be written into a folder, which may be missing.
+
+    Args:
+        field: the name of the argument that gave `folder`.
+        folder: the folder.
+        run: the run that is converted.
 
     Raises:
         InvalidOption: the folder is in the run.
-        CharedgeError: nothing could be written there.
+        CharedgeError: the place cannot be written.
     """
     _require_outside(field, folder, run)
     with _as_sentence(field, folder):
@@ -50,14 +55,19 @@ def check_folder(field: str, folder: Path, run: Run) -> None:
 def check_saved_model(field: str, output: Path, run: Run) -> None:
     """Check that a folder can be made, or is a SavedModel that can be replaced.
 
+    Args:
+        field: the name of the argument that gave `output`.
+        output: the folder.
+        run: the run that is converted.
+
     Raises:
-        InvalidOption: the folder is in the run, or has the run in it.
-        CharedgeError: nothing could be written there, or something else is there.
+        InvalidOption: the folder is in the run, or contains the run.
+        CharedgeError: the place cannot be written, or holds something else.
     """
     _require_outside(field, output, run)
     with _as_sentence(field, output):
         place = output.resolve()
-        if place in run.path.resolve().parents:  # it would be replaced as a whole
+        if place in run.path.resolve().parents:  # all of it would be replaced
             raise InvalidOption(field, f"{output} contains the run {run.path}, which is read: choose another folder.")
         try:
             str(place).encode()
@@ -71,10 +81,15 @@ def check_saved_model(field: str, output: Path, run: Run) -> None:
 
 
 def write_file(field: str, path: Path, data: bytes) -> None:
-    """Write a file as a whole, and make its parent folders.
+    """Write a file atomically, and make its parent folders.
+
+    Args:
+        field: the name of the argument that gave the place, for errors.
+        path: the file.
+        data: its content.
 
     Raises:
-        CharedgeError: it cannot be written; what is in its place stays.
+        CharedgeError: it cannot be written; an existing file is unchanged.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,9 +100,10 @@ def write_file(field: str, path: Path, data: bytes) -> None:
 
 @contextmanager
 def _as_sentence(field: str, output: Path) -> Iterator[None]:
-    """
+    """Turn a system error in the block into a sentence.
+
     Raises:
-        CharedgeError: the system refuses even to look at the place, as with names that are too long.
+        CharedgeError: the system cannot examine the place, for example because its name is too long.
     """
     try:
         yield
@@ -97,9 +113,10 @@ def _as_sentence(field: str, output: Path) -> Iterator[None]:
 
 
 def _require_writable(field: str, output: Path, folder: Path) -> None:
-    """
+    """Check that a folder, or its nearest existing parent, can be written.
+
     Raises:
-        CharedgeError: the folder, or the nearest one to it that exists, is a file or cannot be written to.
+        CharedgeError: it is a file, or cannot be written.
     """
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():
@@ -109,10 +126,11 @@ def _require_writable(field: str, output: Path, folder: Path) -> None:
 
 
 def _require_outside(field: str, output: Path, run: Run) -> None:
-    """
+    """Check that an output does not change the run that is read.
+
     Raises:
-        InvalidOption: the output would change the run that is read.
-        CharedgeError: the system refuses to look at the place.
+        InvalidOption: it would.
+        CharedgeError: the system cannot examine the place.
     """
     with _as_sentence(field, output):
         require_outside(field, output, run)

@@ -1,4 +1,4 @@
-"""The quantisations that a model file can have, as a table: how each stores the weights, and where it was tested."""
+"""The table of quantizations: how each stores the weights, and on which interpreters it was tested."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ PORTABLE = {"ai-edge-litert": "2.3.0", "tflite-runtime": "2.14.0"}
 
 @dataclass(frozen=True)
 class Profile:
-    """How the weights are stored, and where a file stored so was seen to be right."""
+    """A quantization: storage of the weights, and the interpreters on which such files were tested."""
 
     description: str
     inner: Storage
-    """Of the matrices that multiply a recurrent state inside the layers: nearly all of the model."""
+    """Storage of the matrices that multiply a recurrent state in the layers: nearly all of the model."""
     outer: Storage
-    """Of the rest: the input table or embedding, the first layer's input matrix, the output layer."""
+    """Storage of the rest: the input table or embedding, the first layer's input matrix, the output layer."""
     interpreters: dict[str, str]
-    """The lowest version of each interpreter that the profile was tested on; a device with another one is refused."""
+    """The minimum version of each interpreter on which the profile was tested; others are refused on the device."""
     tolerance: float
-    """How many nats per character the file may lose against the Keras model before `convert` refuses to write it."""
+    """Maximum loss of the file against the Keras model, in nats per character, unless `convert` gets another one."""
     probe_tolerance: float
-    """How far the probe's loss may differ between processors and interpreters: far less than a wrong kernel makes it."""
+    """Maximum difference of the probe's loss between machines, in nats per character; a wrong kernel changes it by far more."""
 
 
 PROFILES: dict[str, Profile] = {

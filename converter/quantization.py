@@ -1,4 +1,4 @@
-"""The one pass that stores a float32 step graph's weights as a profile (profiles.py) says."""
+"""Quantization of a step graph: one pass that stores its weights as a profile (profiles.py) says."""
 
 from __future__ import annotations
 
@@ -25,12 +25,16 @@ class Statistics:
 
 
 def quantize(graph: Graph, profile: Profile, statistics: Statistics | None = None) -> Graph:
-    """A graph with the same inputs and outputs whose weights are stored as `profile` says.
+    """Quantize the weights of a step graph.
+
 
     Args:
         graph: a float32 step graph.
         profile: how to store its weights.
-        statistics: of the graph.
+        statistics: measured on the same graph; `int8-static` needs its scales.
+
+    Returns:
+        A new graph with the same inputs and outputs.
     """
     statistics = statistics or Statistics()
     looked_up = {operator.outputs[0] for operator in graph.operators if operator.code == "GATHER"}
@@ -43,7 +47,7 @@ def quantize(graph: Graph, profile: Profile, statistics: Statistics | None = Non
 
 
 def _float16(operator: Operator, statistics: Statistics) -> list[Operator]:
-    """DEQUANTIZE for each constant, which interpreters do once, when they load the file."""
+    """A DEQUANTIZE for each constant; interpreters run it once, when they load the file."""
     rewritten, operands = [], list(operator.inputs)
     for i, operand in enumerate(operands):
         if operand is not None and operand.data is not None:
@@ -54,7 +58,7 @@ def _float16(operator: Operator, statistics: Statistics) -> list[Operator]:
 
 
 def _int4_matmul(operator: Operator, statistics: Statistics) -> list[Operator]:
-    """FULLY_CONNECTED with a scale for each output of its own: version 12, so that tflite-runtime refuses it by itself."""
+    """FULLY_CONNECTED with a scale for each output: version 12, which tflite-runtime refuses."""
     x, weights, bias = operator.inputs
     assert weights is not None
     assert weights.data is not None
@@ -69,9 +73,9 @@ def _int4_matmul(operator: Operator, statistics: Statistics) -> list[Operator]:
 def _int8_matmul(operator: Operator, statistics: Statistics) -> list[Operator]:
     """FULLY_CONNECTED on int8 weights, MUL by a scale for each output, ADD of the bias.
 
-    A scale for each output inside FULLY_CONNECTED is version 12 of it, which tflite-runtime 2.14 lacks. Multiplied afterwards
-    it is the same arithmetic on every interpreter: here the operator's one scale is 1. Version 9 is the first that may
-    quantise the activations asymmetrically, which is what XNNPACK's fast kernels do.
+    FULLY_CONNECTED itself has a scale for each output from version 12 on, which tflite-runtime 2.14 lacks. With a separate MUL
+    the arithmetic is the same on every interpreter, and the operator's single scale is 1. Version 9 is the first that can
+    quantize the activations asymmetrically, as XNNPACK's fast kernels do.
     """
     stored, scale = _int8_weights(operator)
     unscaled = _like(operator.outputs[0], "unscaled")
@@ -130,7 +134,7 @@ def _like(tensor: Tensor, part: str) -> Tensor:
 
 
 def _int8_lookup(operator: Operator, statistics: Statistics) -> list[Operator]:
-    """GATHER from an int8 table, CAST, and MUL by a scale for each column: no tool quantises a lookup so finely."""
+    """GATHER from an int8 table, CAST, and MUL by a scale for each column, which is finer than a scale for the table."""
     table, token = operator.inputs
     (row,) = operator.outputs
     assert table is not None

@@ -1,4 +1,4 @@
-"""What a conversion reads of a run folder: the weights, the texts as ids, and what the manifest records of the training."""
+"""Reading a run folder for a conversion: the weights, the texts as ids, and the manifest's record of the training."""
 
 from __future__ import annotations
 
@@ -17,37 +17,40 @@ from .step import Layer, Weights
 if TYPE_CHECKING:
     import keras
 
-MAX_NAMED_FILES = 1000  # of the corpus: a manifest has its bounds
+MAX_NAMED_FILES = 1000  # of the corpus: the manifest is limited in size
 
 
 def held_out_ids(run: Run, most: int) -> np.ndarray:
-    """The beginning of the text that a run held out from training.
+    """The ids of the start of a run's held-out text.
 
     Args:
         run: the run.
-        most: characters to read at most.
+        most: maximum number of characters.
 
     Returns:
         int32 [n], n from 2 to `most`.
 
     Raises:
-        CharedgeError: there is no such text, or its characters are not those of the run.
+        CharedgeError: there is no such text, or it has characters that are not in the run's vocabulary.
     """
     return _ids(run, run.held_out()[:most], "held_out.txt")
 
 
 def calibration_ids(run: Run) -> np.ndarray:
-    """The end of the text that a run was trained on, int32 [n], n at least 2.
+    """The ids of the end of a run's training text.
+
+    Returns:
+        int32 [n], n at least 2.
 
     Raises:
-        CharedgeError: there is no such text, or its characters are not those of the run.
+        CharedgeError: there is no such text, or it has characters that are not in the run's vocabulary.
     """
     return _ids(run, run.calibration(), "calibration.txt")
 
 
 def _ids(run: Run, text: str, name: str) -> np.ndarray:
     if len(text) < 2:
-        raise CharedgeError(f"{run.path} has no text in its {name}, which is read to measure: copy the run folder again.")
+        raise CharedgeError(f"{run.path} has no text in its {name}, which `charedge convert` needs: copy the run folder again.")
     ids = run.vocabulary().encode(text)
     if UNKNOWN_ID in ids and run.config().unknown == "skip":
         raise CharedgeError(f"{run.path} disagrees with itself (vocabulary.txt and {name}): copy the run folder again.")
@@ -55,12 +58,12 @@ def _ids(run: Run, text: str, name: str) -> np.ndarray:
 
 
 def start_text(run: Run) -> str:
-    """What is fed where there is no prompt: the beginning of a line, if the text has lines; one character."""
+    """The character that is read if there is no prompt: a line feed if the text has lines, else its first held-out character."""
     return "\n" if "\n" in run.vocabulary().tokens else run.held_out()[0]
 
 
 def read_weights(model: keras.Model, config: Config) -> Weights:
-    """The weights of a Keras model made by `trainer.model.build_model`, as the step graph wants them."""
+    """The weights of a Keras model from `trainer.model.build_model`, for the step graph."""
     from ..trainer.model import EMBEDDING, LOGITS, RECURRENT, layer_weights
 
     layers = []
@@ -74,12 +77,12 @@ def read_weights(model: keras.Model, config: Config) -> Weights:
 
 
 def training_record(run: Run, config: Config, temperature: float | None) -> dict[str, object]:
-    """What the manifest records of the training; of the corpus' files only the names, not where they lay.
+    """The manifest's record of the training; it has the names of the corpus files, not their folders.
 
     Args:
         run: the run.
         config: its configuration.
-        temperature: what the logits were divided by, if they were.
+        temperature: the temperature that the logits were divided by, if they were.
     """
     history = run.history()
     finite = [epoch for epoch in history if math.isfinite(epoch.validation_nats_per_character)]
@@ -99,7 +102,7 @@ def training_record(run: Run, config: Config, temperature: float | None) -> dict
 
 
 def _recipe(config: Config) -> dict[str, object]:
-    """How a model was trained; of other runs only the names, not where they lay."""
+    """The recipe of a training; it has the names of other runs, not their folders."""
     recorded: dict[str, object] = recipe(config)
     if config.quantization_aware:
         recorded["quantization_aware"] = config.quantization_aware

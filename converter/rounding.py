@@ -1,14 +1,14 @@
-"""Rounding of weights: to 8 bits the nearest level; to 4 bits a scale by OCTAV, then GPTQ: later weights compensate for errors."""
+"""Rounding of weights: int8 to the nearest level; int4 by GPTQ with scales from OCTAV: later weights compensate for errors."""
 
 from __future__ import annotations
 
 import numpy as np
 
-INT8_LEVELS = 127  # symmetric: -128 stays unused, as TFLite's specification of int8 weights asks
-INT4_LEVELS = 7  # symmetric: -8 stays unused
+INT8_LEVELS = 127  # symmetric: -128 is not used, as TFLite's specification of int8 weights requires
+INT4_LEVELS = 7  # symmetric: -8 is not used
 OCTAV_ITERATIONS = 30
 DAMPING = 0.01  # of the mean second moment, as in GPTQ
-BLOCK = 128  # columns between two updates of all that follow: the same result, with most of the work in matrix products
+BLOCK = 128  # columns between two updates of all later ones: the same result, with most of the work in matrix products
 
 
 def int8_scale(values: np.ndarray, axis: int) -> np.ndarray:
@@ -22,7 +22,7 @@ def int8_round(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 
 def octav_scale(weights: np.ndarray) -> np.ndarray:
-    """The size of one 4-bit level for each row, so that clipping and rounding together cost the least squared error.
+    """The value of one 4-bit level for each row that minimises the squared error of clipping and rounding.
 
     Args:
         weights: float [outputs, inputs].
@@ -44,12 +44,12 @@ def octav_scale(weights: np.ndarray) -> np.ndarray:
 
 
 def gptq(weights: np.ndarray, scale: np.ndarray, moment: np.ndarray) -> np.ndarray:
-    """Round weights one input after the other, each one's error made up for by the inputs that follow.
+    """Round weights one input after another; later inputs compensate for the error of each.
 
     Args:
         weights: float [outputs, inputs].
         scale: float32 [outputs], the value of one level.
-        moment: float64 [inputs, inputs], the mean of x x^T over the inputs x that the matrix meets.
+        moment: float64 [inputs, inputs], the mean of x x^T over the inputs x of the matrix.
 
     Returns:
         int8 [outputs, inputs], from -7 to 7.

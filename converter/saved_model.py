@@ -1,6 +1,6 @@
-"""A run as a SavedModel: the one-step generator of TensorFlow's text generation tutorial, strings in, strings and state out.
+"""Export of a run as a SavedModel: the one-step generator of TensorFlow's text generation tutorial.
 
-It needs nothing but TensorFlow:
+It needs only TensorFlow:
 
     generator = tf.saved_model.load("bard")
     text, states = tf.constant(["ROMEO:", "JULIET: O"]), None
@@ -37,17 +37,17 @@ LOGIT_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Exported:
-    """A SavedModel as it was measured against the Keras model, before it was put in place."""
+    """A SavedModel that was written, and its measurements against the Keras model."""
 
     folder: str
-    """Its path."""
+    """Path of the folder."""
     characters: int
-    """Of the run's held-out text, read with the state carried."""
+    """Number of characters of the run's held-out text that it was measured on, with the state carried."""
     nats_per_character: float
-    """As `charedge score` counts them."""
+    """Loss, as in `charedge score`."""
     largest_logit_difference: float
     bytes: int
-    """Of all its files."""
+    """Size of all its files."""
 
 
 def write_saved_model(run: Run, output: Path, fit: bool = False, progress: Progress = no_progress) -> Exported:
@@ -58,14 +58,17 @@ def write_saved_model(run: Run, output: Path, fit: bool = False, progress: Progr
 
     Args:
         run: the run folder.
-        output: the folder to write, from `outputs.check_saved_model`; a SavedModel that is there is replaced, in one step where
-            the system has such a thing.
-        fit: whether the logits are divided by the temperature that predicts the held-out text best.
+        output: the folder to write, checked by `outputs.check_saved_model`; an existing SavedModel is replaced, in one step if
+            the system can do that.
+        fit: whether to divide the logits by the temperature that predicts the held-out text best.
         progress: called with reports.
 
+    Returns:
+        The measurements.
+
     Raises:
-        CharedgeError: the run is damaged; `output` cannot be written; or the SavedModel gives other logits than the Keras model,
-            and was not put in place.
+        CharedgeError: the run is damaged; `output` cannot be written; or the SavedModel's logits differ from the Keras model's,
+            and it was not put in place.
     """
     place, ids = output.resolve(), held_out_ids(run, VERIFIED_CHARACTERS)
     progress(Report("converting", message=f"converting {run.path} to a SavedModel"))
@@ -94,7 +97,7 @@ def write_saved_model(run: Run, output: Path, fit: bool = False, progress: Progr
 
 @contextmanager
 def _full_float32() -> Iterator[None]:
-    """Matrix products in all bits of float32: TensorFloat-32, which a GPU has, would round what is compared here."""
+    """Turn off TensorFloat-32 in the block, with which a GPU would round the logits that are compared."""
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:
@@ -104,29 +107,29 @@ def _full_float32() -> Iterator[None]:
 
 
 class OneStep(tf.Module):
-    """A text, or some of it, and the state before it -> the next character, and the state after the text.
+    """One step of generation: a text and the state before it -> the next character and the state after the text.
 
-    Texts must be in the run's normalisation form, without a byte order mark, their lines ended by a line feed: TensorFlow's
-    graphs cannot see to that. Characters outside the vocabulary (and bytes that are no UTF-8) are left out, or fed as `[UNK]`
-    if the run's `unknown` is `unk`; a row with nothing left is fed the start text.
+    Texts must be in the run's normalisation form, without a byte order mark, with line feeds as line ends: TensorFlow's graphs
+    cannot convert them. Characters outside the vocabulary (and bytes that are not UTF-8) are left out, or read as `[UNK]` if the
+    run's `unknown` is `unk`; for an empty row the start text is read.
 
     After `tf.saved_model.load` it has these functions:
 
     - `generate_one_step(inputs: string [B], states: float32 [B, S] or None, temperature: float32 [] = 1.0)` ->
-      (characters: string [B], states: float32 [B, S]). Without states a text begins. A row's state is the one after its own
-      last character, however long the other rows are. Characters are drawn from softmax(logits / temperature), at 0 the
-      likeliest is taken; `[UNK]` is never drawn. Raises `tf.errors.InvalidArgumentError` for a temperature that is negative or
-      not finite.
+      (characters: string [B], states: float32 [B, S]). Without states a new text starts. A row's state is the one after its own
+      last character, even if other rows are longer. Characters are drawn from softmax(logits / temperature); at temperature 0
+      the most likely one is taken; `[UNK]` is never drawn. Raises `tf.errors.InvalidArgumentError` for a temperature that is
+      negative or not finite.
     - `step(tokens: int32 [B, T], states: float32 [B, S])` -> {"logits": float32 [B, T, V], "states": float32 [B, S]}.
-    - `zero_states(batch: int32 [])` -> float32 [batch, S]: what a text begins from.
+    - `zero_states(batch: int32 [])` -> float32 [batch, S]: the states at the start of texts.
     - `vocabulary()` -> string [V], the characters by token, and `normalization()` -> string [], the run's form.
     """
 
     def __init__(self, model: keras.Model, config: Config, vocabulary: Vocabulary, start_text: str) -> None:
         """
         Args:
-            model: from `trainer.model.load_model`, whose variables this one shares.
-            config: the run's.
+            model: from `trainer.model.load_model`; this object shares its variables.
+            config: the configuration of the run.
             vocabulary: V tokens.
             start_text: one character.
         """
@@ -134,7 +137,7 @@ class OneStep(tf.Module):
         size = state_size(config.cell, config.layers, config.units)
         texts, temperature = tf.TensorSpec([None], tf.string), tf.TensorSpec([], tf.float32)
         tokens, states = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, size], tf.float32)
-        self.parameters = [weight.value for weight in model.weights]  # a SavedModel takes only the variables that it can find
+        self.parameters = [weight.value for weight in model.weights]  # a SavedModel stores only variables that are attributes
         self.ids = _id_table(vocabulary)
         self._skips = config.unknown == "skip"
         self._start_id = int(vocabulary.encode(start_text)[0])
@@ -143,7 +146,7 @@ class OneStep(tf.Module):
         self.vocabulary = tf.function(lambda: tf.constant(vocabulary.tokens), [])
         self.normalization = tf.function(lambda: tf.constant(config.normalization), [])
         self.generate_one_step = tf.function(self._generate_one_step)
-        for given in (states, None):  # a SavedModel has what was traced
+        for given in (states, None):  # a SavedModel contains only traced functions
             self.generate_one_step.get_concrete_function(texts, given, temperature)
         self.serve = tf.function(self._serve, [texts, states, temperature])
         self.step = tf.function(self._step, [tokens, states])
@@ -172,7 +175,7 @@ class OneStep(tf.Module):
         return {"logits": tf.transpose(self._logits(every), [1, 0, 2]), "states": every[-1]}
 
     def _encode(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The tokens of texts, int64 [B, T], and how many of them each row has, int64 [B], at least 1."""
+        """The tokens of texts, int64 [B, T], and the number of each row's tokens, int64 [B], at least 1."""
         ids = self.ids.lookup(tf.strings.unicode_split(texts, "UTF-8"))
         if self._skips:
             ids = tf.ragged.boolean_mask(ids, ids != UNKNOWN_ID)
@@ -188,7 +191,7 @@ def _id_table(vocabulary: Vocabulary) -> tf.lookup.StaticHashTable:
 
 
 def _advance_of(model: keras.Model, config: Config) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """The model one step on: (states [B, S], tokens [B]) -> states [B, S]. The cells by themselves need no sequence around them."""
+    """A function for one step of the cells: (states [B, S], tokens [B]) -> states [B, S]."""
     embedding = model.get_layer(EMBEDDING)
     cells = [model.get_layer(RECURRENT.format(i)).cell for i in range(config.layers)]
     per_layer = STATES_PER_LAYER[config.cell]
@@ -205,17 +208,17 @@ def _advance_of(model: keras.Model, config: Config) -> Callable[[tf.Tensor, tf.T
 
 
 def _logits_of(model: keras.Model, config: Config) -> Callable[[tf.Tensor], tf.Tensor]:
-    """What comes after a state: [..., S] -> [..., V]. The last layer's output is the first part of its state."""
+    """A function from states to logits: [..., S] -> [..., V]. The last layer's output is the first part of its state."""
     dense, per_layer = model.get_layer(LOGITS), STATES_PER_LAYER[config.cell]
     return lambda states: dense(tf.split(states, per_layer * config.layers, axis=-1)[-per_layer])
 
 
 def _draw(logits: tf.Tensor, temperature: tf.Tensor) -> tf.Tensor:
-    """The next token of each row, [B, V] -> int64 [B].
+    """Draw the next token of each row, [B, V] -> int64 [B].
 
-    The argmax over `logits + temperature * Gumbel noise` has exactly the distribution softmax(logits / temperature), and needs
-    no other way for 0. The raw operation takes no seed from the process that writes it, which every process that loads it
-    would draw from again.
+    The argmax over `logits + temperature * Gumbel noise` has exactly the distribution softmax(logits / temperature), also for
+    temperature 0. The raw operation does not store a seed in the graph, from which every process that loads it would draw the
+    same numbers.
     """
     fine = tf.math.is_finite(temperature) & (temperature >= 0)
     tf.debugging.Assert(fine, ["temperature must be a number from 0 (greedy) up:", temperature])
@@ -226,11 +229,11 @@ def _draw(logits: tf.Tensor, temperature: tf.Tensor) -> tf.Tensor:
 
 
 def _measure(folder: Path, output: Path, model: keras.Model, ids: np.ndarray, progress: Progress) -> Exported:
-    """Load a SavedModel and step it through ids, a part at a time; the Keras model reads them in one.
+    """Load a SavedModel, and compare its logits with the Keras model's.
 
     Args:
-        folder: where the SavedModel is.
-        output: where it will be.
+        folder: the folder of the SavedModel.
+        output: the folder that it will be moved to.
         model: the Keras model.
         ids: int32 [n].
         progress: called with reports on the characters compared.
@@ -255,6 +258,6 @@ def _measure(folder: Path, output: Path, model: keras.Model, ids: np.ndarray, pr
 
 
 def _reason(error: Exception) -> str:
-    """What the system says of it, without the names of TensorFlow's nodes: `{{node}} path; File too large [Op:SaveV2]`."""
+    """The system's message in an error, without TensorFlow's node names as in `{{node}} path; File too large [Op:SaveV2]`."""
     message = str(getattr(error, "strerror", None) or error).split("\n")[0]
     return message.rpartition("; ")[2].partition(" [Op:")[0]

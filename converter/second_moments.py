@@ -1,4 +1,4 @@
-"""What the matrices of a model meet when it reads its own training text: the second moments that 4-bit rounding goes by."""
+"""Second moments of the matrices' inputs while a model reads its training text, for 4-bit rounding."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from ..runtime.progress import Progress, Report, no_progress
 from .graph import Graph, Tensor
 from .observation import as_streams, observe
 
-SUMMED_STEPS = 16  # before their products are added up: one large product costs far less than many small ones
+SUMMED_STEPS = 16  # before their products are summed: one large product is far cheaper than many small ones
 
 
 def second_moments(graph: Graph, ids: np.ndarray, progress: Progress = no_progress) -> dict[Tensor, np.ndarray]:
-    """The mean of x x^T for the inputs x of every FULLY_CONNECTED.
+    """Compute the mean of x x^T for the inputs x of every FULLY_CONNECTED.
 
     Args:
         graph: a float32 step graph.
-        ids: int32 [n] of the text that the model was trained on.
+        ids: int32 [n], ids of the training text.
         progress: called with reports on the characters read.
 
     Returns:

@@ -1,7 +1,7 @@
 """One step of a recurrent language model as a float32 graph: a token and the state before it -> logits and the state after it.
 
-The graph is written from the weights alone, with our own cell arithmetic, so that it holds nothing that a step does not need.
-`state` is the concatenation of every layer's state in layer order (GRU: h; LSTM: h then c); a text begins from zeros.
+The graph is built from the weights, with the cell's arithmetic written out, so that it contains only what a step needs.
+`state` is the concatenation of every layer's state in layer order (GRU: h; LSTM: h then c); a text starts from zeros.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Weights:
-    """All that a step needs of a trained model, as float32 arrays."""
+    """The weights of a trained model, as float32 arrays."""
 
     cell: Cell
     embedding: np.ndarray  # [vocabulary, embedding_dim]
@@ -43,7 +43,7 @@ class Weights:
     def random(
         cls, cell: Cell = "gru", layers: int = 1, units: int = 24, vocabulary_size: int = 60, embedding_dim: int = 16, seed: int = 0
     ) -> Weights:
-        """Weights that were never trained, for tests and benchmarks; large enough for the logits to differ."""
+        """Random weights, for tests and benchmarks; large enough that the logits differ."""
         random = np.random.default_rng(seed)
         columns = len(GATES[cell]) * units
 
@@ -81,10 +81,15 @@ class Weights:
 
 
 def build_step(weights: Weights, fold: bool | None = None) -> Graph:
-    """The graph with inputs `token` int32 [B] and `state` float32 [B, S], outputs `logits` [B, V] and `state` [B, S].
+    """Build the step graph.
 
-    With `fold` the embedding, the first kernel and its bias become one table of gate inputs, a row for each token; by default
-    it is done where it makes the file smaller.
+    Args:
+        weights: the weights.
+        fold: whether the embedding, the first kernel and its bias become one table of gate inputs, with a row for each token; by
+            default if that makes the file smaller.
+
+    Returns:
+        A graph with inputs `token` int32 [B] and `state` float32 [B, S], outputs `logits` [B, V] and `state` [B, S].
     """
     graph = Graph()
     token = graph.add_input("token", (BATCH,), np.int32)
@@ -150,7 +155,7 @@ def _lookup(graph: Graph, name: str, table: np.ndarray, token: Tensor) -> Tensor
 
 
 def _dense(graph: Graph, name: str, x: Tensor, kernel: np.ndarray, bias: np.ndarray | None) -> Tensor:
-    """x @ kernel + bias: [B, inputs] -> [B, outputs]. TFLite keeps the weights as [outputs, inputs]."""
+    """x @ kernel + bias: [B, inputs] -> [B, outputs]. TFLite stores the weights as [outputs, inputs]."""
     weights = constant(f"{name}/weights", kernel.T.astype(np.float32))
     offset = None if bias is None else constant(f"{name}/bias", bias.astype(np.float32))
     options = schema.FullyConnectedOptionsT()
@@ -158,7 +163,7 @@ def _dense(graph: Graph, name: str, x: Tensor, kernel: np.ndarray, bias: np.ndar
 
 
 def _gates(graph: Graph, names: list[str], x: Tensor, kernel: np.ndarray, bias: np.ndarray | None) -> list[Tensor]:
-    """One matmul for all gates, then a part for each: [B, inputs] -> gates of [B, units]."""
+    """One matmul for all gates, split into the gates: [B, inputs] -> gates of [B, units]."""
     return _split(graph, _dense(graph, f"{names[0]}/all", x, kernel, bias), names)
 
 

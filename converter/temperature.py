@@ -1,10 +1,10 @@
-"""The one temperature that a run's logits are divided by so that they predict text that was not trained on best.
+"""Temperature scaling: the temperature that a run's logits are divided by so that they predict held-out text best.
 
-A network that has learnt its text by heart is too confident on any other (Guo et al. 2017, "On Calibration of Modern Neural
-Networks", section 4.2). One number corrects most of that, and lies in the weights of the last layer afterwards.
+A network that has memorised its text is too confident on any other (Guo et al. 2017, "On Calibration of Modern Neural
+Networks", section 4.2). One number corrects most of that; it is then part of the last layer's weights.
 
-The loss is measured at a few temperatures while the held-out text is read once; as it is a smooth function of the temperature's
-logarithm, the polynomial through them, at Chebyshev's points, gives it at any other.
+The loss is measured at a few temperatures while the held-out text is read once. It is a smooth function of the temperature's
+logarithm, so a polynomial through these values, at Chebyshev points, gives it at every other temperature.
 """
 
 from __future__ import annotations
@@ -24,37 +24,41 @@ from ..trainer.run import Run
 from .read_run import held_out_ids
 
 MOST_LOGITS = 1_000_000_000
-"""Logits that are computed for a fit, which bounds its time: 1,000,000 characters of a vocabulary of 1,000, 50,000 of 20,000."""
+"""Maximum number of logits of a fit, which bounds its time: 1,000,000 characters for a vocabulary of 1,000, 50,000 for 20,000."""
 LARGEST = 4.0
 """The largest temperature; the smallest is 1 / LARGEST."""
 MEASURED = np.log(LARGEST) * chebpts1(17)
-"""Logarithms of the temperatures at which the loss is measured. Between them the polynomial is right to some 1e-5 nats."""
+"""Logarithms of the temperatures at which the loss is measured. Between them the polynomial's error is about 1e-5 nats."""
 CANDIDATES = np.log(LARGEST) * np.linspace(-1, 1, 2001)
 BLOCK = 1 << 16
-"""Logits whose loss is computed at once: they stay in the processor's cache."""
+"""Number of logits whose loss is computed at once: they fit in the processor's cache."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A temperature, and what it does to the mean loss, in nats per character."""
+    """A fitted temperature, and its effect on the mean loss in nats per character."""
 
     temperature: float
-    """1.0 if none helps on text that it was not fitted on."""
+    """1.0 if no temperature lowers the loss of text that it was not fitted on."""
     before: float
+    """Loss with the logits as they are."""
     after: float
-    """With the logits divided by the temperature that suits the whole text best."""
+    """Loss with the logits divided by the best temperature of the whole text."""
     unseen: float
-    """With the logits of each half of the text divided by the temperature that suits the other half best."""
+    """Loss with the logits of each half of the text divided by the best temperature of the other half."""
 
 
 def best_temperature(parts: Iterable[np.ndarray], targets: np.ndarray) -> Fit:
-    """The temperature T at which softmax(logits / T) gives the targets of a text the least mean loss.
+    """Find the temperature T that minimises the mean loss of softmax(logits / T) over a text.
 
-    It must help in both directions: fitted on either half of the text, it must lower the loss of the other half.
+    It must generalise: fitted on either half of the text, it must lower the loss of the other half.
 
     Args:
-        parts: float32 [any, V] each, n rows in all, in the order of the text.
+        parts: the logits, in parts of float32 [any, V], n rows in all, in the order of the text.
         targets: int [n].
+
+    Returns:
+        The temperature and the losses.
     """
     half = len(targets) // 2
     counts, sums, start = np.array([half, len(targets) - half]), np.zeros((2, len(MEASURED))), 0
@@ -71,7 +75,7 @@ def best_temperature(parts: Iterable[np.ndarray], targets: np.ndarray) -> Fit:
     whole = _curve(sums.sum(axis=0) / len(targets))
     chosen = CANDIDATES[np.argmin(whole(CANDIDATES))]
     crossed = np.array([losses[0](best[1]), losses[1](best[0])])
-    helps = all(crossed < [loss(0) for loss in losses])  # not if they are NaN
+    helps = all(crossed < [loss(0) for loss in losses])  # false if they are NaN
     return Fit(
         temperature=float(np.exp(chosen)) if helps else 1.0,
         before=float(whole(0)),
@@ -81,7 +85,7 @@ def best_temperature(parts: Iterable[np.ndarray], targets: np.ndarray) -> Fit:
 
 
 def nats_by_temperature(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The loss of each prediction at each of the measured temperatures.
+    """Compute the loss of each prediction at each of the measured temperatures.
 
     Args:
         logits: float32 [n, V].
@@ -97,12 +101,12 @@ def nats_by_temperature(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def _curve(losses: np.ndarray) -> Chebyshev:
-    """The polynomial in the temperature's logarithm that goes through the measured losses."""
+    """The polynomial in the temperature's logarithm through the measured losses."""
     return Chebyshev.fit(MEASURED, losses, len(MEASURED) - 1, domain=[-np.log(LARGEST), np.log(LARGEST)])
 
 
 def divide_logits(model: keras.Model, temperature: float) -> None:
-    """Divide the last layer's weights, and so its logits."""
+    """Divide the logits of a model by a temperature, in the weights of its last layer."""
     layer = model.get_layer(LOGITS)
     layer.set_weights([weight / temperature for weight in layer.get_weights()])
 
@@ -111,12 +115,12 @@ def fit_temperature(model: keras.Model, run: Run, progress: Progress = no_progre
     """Fit the temperature on a run's held-out text, and divide the logits of its model by it.
 
     Args:
-        model: the run's, with its best weights.
+        model: the Keras model of the run, with its best weights.
         run: the run.
-        progress: called with reports on the characters read, and with a message that says what was found.
+        progress: called with reports on the characters read, and with a message about the result.
 
     Returns:
-        The temperature; 1.0 if none helps, and then the model stays as it is.
+        The temperature; 1.0 if none helps, and then the model is unchanged.
 
     Raises:
         CharedgeError: the run has no held-out text.
@@ -125,13 +129,13 @@ def fit_temperature(model: keras.Model, run: Run, progress: Progress = no_progre
     ids = held_out_ids(run, 1 + MOST_LOGITS // model.get_layer(LOGITS).units)
     parts = read_text(model, ids, progress, stage)
     fit = best_temperature(parts, ids[1:])
-    over = f"over {len(ids) - 1:,} held-out characters"
+    over = f"over the first {len(ids):,} held-out characters, one stream with the state carried"
     if fit.temperature == 1:
         message = f"not dividing the logits: fitted on half of the held-out text, no temperature helps on the other half, {over}"
     else:
         divide_logits(model, fit.temperature)
         message = (
-            f"dividing the logits by {fit.temperature:.3f}: {fit.before:.4f} -> {fit.after:.4f} nats {over} "
+            f"dividing the logits by {fit.temperature:.3f}: {fit.before:.4f} -> {fit.after:.4f} nats per character {over} "
             f"({fit.unseen:.4f} on each half when fitted on the other)"
         )
     progress(Report(stage, message=message))

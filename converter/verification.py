@@ -1,4 +1,4 @@
-"""Whether a file does what the Keras model does, on every interpreter installed here."""
+"""Comparison of model files with the Keras model, on every installed interpreter."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from ..runtime.manifest import PROBE_LENGTH, Probe, Verified
 from ..runtime.progress import Progress, Report, no_progress
 from ..runtime.scoring import log_softmax, score_ids
 
-DECIMALS = 6  # of what goes into the manifest, so that a last bit of arithmetic does not change the file
+DECIMALS = 6  # of figures in the manifest, so that rounding in the last bit does not change the file
 BLOCK = 1000  # characters between two reports
 
 
 @dataclass(frozen=True)
 class Measurement(Verified):
-    """A file's quality and speed on one interpreter."""
+    """The quality and speed of a file on one interpreter."""
 
     microseconds_per_character: float = field(kw_only=True)
-    """Of the step alone: tokens in, logits out. It is not recorded in the file: the same run gives the same bytes."""
+    """Time of a step, without sampling. Not recorded in the file, so that the same run gives the same bytes."""
 
     @property
     def quality(self) -> Verified:
-        """What the file records."""
+        """The part that the file records."""
         return Verified(**{name.name: getattr(self, name.name) for name in fields(Verified)})
 
 
 class Comparison:
-    """A file beside the Keras model on one interpreter: the sums over a text that comes in parts."""
+    """A comparison of a file with the Keras model on one interpreter: sums over a text that comes in parts."""
 
     def __init__(self, step: Step) -> None:
         self._step, self._state = step, step.zeros()
@@ -43,8 +43,8 @@ class Comparison:
         """Read the next part of the text.
 
         Args:
-            ids: int32 [n + 1], the last one being only predicted; it begins the next part.
-            reference: float32 [n, V], the Keras model's logits after each of the others.
+            ids: int32 [n + 1]; the last one is only predicted, and is the first of the next part.
+            reference: float32 [n, V], the Keras model's logits after each of the other ids.
         """
         logits = np.empty_like(reference)
         start = time.perf_counter()
@@ -61,6 +61,8 @@ class Comparison:
         self._difference = max(self._difference, float(np.abs(logits - reference).max()))
 
     def measurement(self) -> Measurement:
+        """The means over the text so far."""
+
         def mean(total: float) -> float:
             return round(total / self._predictions, DECIMALS)
 
@@ -83,10 +85,10 @@ def measure(
     reference: Iterable[np.ndarray],
     progress: Progress = no_progress,
 ) -> list[list[Measurement]]:
-    """Compare files with the Keras model, each on every interpreter that it is meant for.
+    """Compare files with the Keras model, each on several interpreters.
 
     Args:
-        candidates: for each file its step, once for each interpreter.
+        candidates: for each file, its step on each interpreter.
         ids: int32 [n], n at least 2.
         reference: the Keras model's logits after each id but the last, in parts of float32 [any, V].
         progress: called with reports on the characters compared.
@@ -107,17 +109,22 @@ def measure(
 
 
 def _blocks(parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """The rows of some arrays, at most `BLOCK` at a time."""
+    """The rows of arrays, at most `BLOCK` at a time."""
     for part in parts:
         for start in range(0, len(part), BLOCK):
             yield part[start : start + BLOCK]
 
 
 def record_probe(steps: Sequence[Step], ids: np.ndarray, tolerance: float) -> Probe:
-    """A probe on the first held-out ids, with the loss that it has on the first of a file's steps.
+    """Make a probe, with the loss that it has on the first of a file's steps.
+
+    Args:
+        steps: the file on each interpreter.
+        ids: int32 [n], of which the first are used, repeated if they are too few.
+        tolerance: maximum difference of its loss on another machine, in nats per character.
 
     Raises:
-        CharedgeError: on another of them the loss differs by more than the tolerance.
+        CharedgeError: on another interpreter the loss differs by more than the tolerance.
     """
     probe_ids = np.resize(ids, PROBE_LENGTH)
     expected, *others = (round(score_ids(step, probe_ids), DECIMALS) for step in steps)

@@ -14,7 +14,7 @@ text, file = sys.argv[1], Path(sys.argv[2])
 
 
 def show(report: charedge.Report) -> None:
-    """Print what is worth keeping."""
+    """Print the messages, and not the progress in between."""
     if report.message:
         print(report.message)
 
@@ -22,7 +22,7 @@ def show(report: charedge.Report) -> None:
 try:
     run = charedge.train(text, file.with_suffix(""), preset="small", progress=show)
     conversion = charedge.convert(run, file, progress=show)
-    print(f"{file}: {conversion.bytes:,} bytes, {conversion.verified[0].nats_per_character:.4f} nats/character")
+    print(f"{file}: {conversion.bytes:,} bytes, {conversion.verified[0].nats_per_character:.4f} nats per character")
     print(charedge.load(file).generate(length=200, seed=1))
 except charedge.CharedgeError as error:
     sys.exit(str(error))

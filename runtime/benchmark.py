@@ -1,4 +1,4 @@
-"""How fast a model file runs on this machine, and what the machine is."""
+"""Benchmark of a model file on this machine, and a description of the machine."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Benchmark:
     microseconds_per_character_p99: float
     rates: list[Rate]
     peak_rss_bytes: int
-    """Of the whole process so far."""
+    """Peak memory of the whole process so far."""
     machine: dict[str, str]
 
 
@@ -49,11 +49,14 @@ def run_benchmark(path: Path, characters: int = 2000, interpreter: str | None = 
 
     Args:
         path: the model file.
-        characters: how many to generate for each figure.
+        characters: number of characters to generate for each figure.
         interpreter: as for `charedge.load`.
 
+    Returns:
+        The times of single characters, the speeds of several rows and threads, and the peak memory.
+
     Raises:
-        CharedgeError: the file does not work here.
+        CharedgeError: the file does not work on this machine.
     """
     start = time.perf_counter()
     model = load(path, 1, interpreter)
@@ -75,7 +78,7 @@ def run_benchmark(path: Path, characters: int = 2000, interpreter: str | None = 
 
 
 def character_times(model: Model, characters: int) -> np.ndarray:
-    """Seconds from each character to the next: float64 [characters]."""
+    """The seconds between consecutive characters: float64 [characters]."""
     stamps = np.empty(characters + 1)
     pieces = model.stream(length=WARM_UP + characters + 1, seed=1)
     for _ in range(WARM_UP):
@@ -88,7 +91,7 @@ def character_times(model: Model, characters: int) -> np.ndarray:
 
 
 def rate(model: Model, rows: int, characters: int) -> float:
-    """Characters a second of all rows together."""
+    """Characters per second, summed over all rows."""
     length = max(characters // rows, 1)
     model.generate_batch([""] * rows, length=WARM_UP, seed=1)
     start = time.perf_counter()
@@ -97,13 +100,13 @@ def rate(model: Model, rows: int, characters: int) -> float:
 
 
 def peak_rss_bytes() -> int:
-    """The most memory that this process has held."""
+    """The peak memory of this process, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def describe_machine() -> dict[str, str]:
-    """The processor and, where the system shows them, its clock and temperature."""
+    """The processor and, if the system reports them, its clock and temperature."""
     machine = {"processor": _processor(), "architecture": platform.machine(), "cores": f"{os.cpu_count()} cores"}
     for name, path, unit, scale in (
         ("clock", "/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", "MHz", 1e3),
@@ -117,7 +120,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def _processor() -> str:
-    """The model of the board if it names itself, as a Pi does, or of the processor."""
+    """The model of the board if the system names it, as on a Raspberry Pi, else of the processor."""
     try:
         return Path("/proc/device-tree/model").read_text().rstrip("\0\n")
     except OSError:

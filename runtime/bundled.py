@@ -14,10 +14,10 @@ DEFAULT = FOLDER / f"{NAMES[0]}.tflite"
 
 
 def find_model(model: str | Path) -> Path:
-    """The file that a path or a name stands for: a regular file of that name goes before a bundled model.
+    """Find the file of a path or of a bundled model's name; a regular file with that name takes precedence.
 
     Raises:
-        CharedgeError: it is a plain name, and there is neither a file nor a bundled model of that name.
+        CharedgeError: it is a plain name, and neither a file nor a bundled model has that name.
     """
     path, name = Path(model), str(model)
     if name in NAMES and not path.is_file():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import JSON, PLAIN, print_json, say
+from ..console import JSON, PLAIN, print_json, say, shown_loss
 from ..streams import drop, to_json
 from .bundled import DEFAULT, NAMES, find_model
 from .errors import CharedgeError, InvalidOption
@@ -67,20 +67,35 @@ STRICT = Annotated[bool, typer.Option("--strict", help="Refuse characters outsid
 @app.command()
 def generate(
     model: GENERATOR = DEFAULT,
-    prompt: Annotated[str | None, typer.Option(help=r"Text to continue; \n, \t and \uXXXX are escapes.")] = None,
-    prompt_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Read the prompt from a file, or - for stdin.")] = None,
-    length: Annotated[int, typer.Option(help="Most characters to write.")] = 500,
+    prompt: Annotated[
+        str | None, typer.Option(help=r"Text to continue; \n, \t and \uXXXX are escapes.  [default: the model's start text]")
+    ] = None,
+    prompt_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Read the prompt from a file, or - for stdin.  [default: none]")
+    ] = None,
+    length: Annotated[int, typer.Option(help="Maximum number of characters to write.")] = 500,
     temperature: Annotated[float, typer.Option(help="Below 1 safer, above 1 more varied; 0 takes the top character.")] = 0.8,
     top_k: Annotated[int, typer.Option(help="Keep the k most likely characters; 0 is off.")] = 0,
     top_p: Annotated[float, typer.Option(help="Keep the most likely characters of this total probability; 1 is off.")] = 1.0,
     min_p: Annotated[float, typer.Option(help="Keep characters at least this fraction as likely as the top one; 0 is off.")] = 0.0,
     repetition_penalty: Annotated[float, typer.Option(help="Make recent characters less likely; 1 is off.")] = 1.0,
     repetition_window: Annotated[int, typer.Option(help="Number of recent characters that --repetition-penalty counts.")] = 64,
-    banned: Annotated[str, typer.Option("--ban", metavar="CHARACTERS", help="Characters that are never written.")] = "",
-    logit_bias: Annotated[list[str] | None, typer.Option(metavar="C=VALUE", help="Add to a character's logit; repeatable.")] = None,
-    stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Stop before this text; repeatable.")] = None,
-    pattern: Annotated[str | None, typer.Option(metavar="REGEX", help="Write text that matches a regular expression.")] = None,
-    session: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the text's state in FILE, and resume from it.")] = None,
+    banned: Annotated[
+        str, typer.Option("--ban", metavar="CHARACTERS", help="Characters that are never written.  [default: none]")
+    ] = "",
+    logit_bias: Annotated[
+        list[str] | None,
+        typer.Option(metavar="C=VALUE", help="Add VALUE to the logit of character C; repeatable.  [default: none]"),
+    ] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="Stop before this text; repeatable.  [default: none]")
+    ] = None,
+    pattern: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="Write text that matches a regular expression.  [default: none]")
+    ] = None,
+    session: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Save the text's state in FILE, and resume from it.  [default: none]")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.  [default: random]")] = None,
     samples: Annotated[int, typer.Option(help=f"Number of texts, separated by a line {SAMPLE_SEPARATOR}.")] = 1,
     no_echo: Annotated[bool, typer.Option("--no-echo", help="Leave the prompt out of the output.")] = False,
@@ -145,14 +160,14 @@ def generate(
 
 
 def _write_pieces(pieces: Iterator[str], take: Callable[[str], object], saved: SavedText | None) -> None:
-    """Pass pieces on. Ctrl-C, SIGTERM and SIGHUP end the text between two of them, once there is a first one.
+    """Write the pieces of a text; after the first one, Ctrl-C, SIGTERM and SIGHUP stop between two pieces.
 
     Args:
-        pieces: a text.
-        take: writes a piece.
-        saved: the text's session, which is saved now and then and in the end, if it is to cover what `take` got.
+        pieces: of the text.
+        take: called with each piece.
+        saved: the text's session, saved every ten seconds and at the end; it covers what `take` was given. None saves nothing.
     """
-    at_once = sys.stdout.isatty()  # where `take` hands over itself
+    at_once = sys.stdout.isatty()  # `take` then writes each piece at once
     piece = next(pieces, None)
     with deferred_interrupts() as request:
         try:
@@ -171,7 +186,7 @@ def _write_pieces(pieces: Iterator[str], take: Callable[[str], object], saved: S
             if saved is not None:
                 _hand_over(saved)
         except OSError as error:
-            closed = at_once and error.errno == errno.EIO  # a terminal, whose signal may be still to come
+            closed = at_once and error.errno == errno.EIO  # a terminal, whose signal may not have arrived yet
             number = HANGUP if closed and request.number is None else request.number
             if number is None:
                 raise
@@ -180,7 +195,7 @@ def _write_pieces(pieces: Iterator[str], take: Callable[[str], object], saved: S
 
 
 def _hand_over(saved: SavedText) -> None:
-    """Let what was written reach its reader, or the disk where stdout is a file; then save the session."""
+    """Flush stdout, to the disk if it is a file; then save the session."""
     sys.stdout.flush()
     try:
         descriptor = sys.stdout.fileno()
@@ -207,7 +222,7 @@ def _unescape(option: str, text: str) -> str:
 
 
 def _biases(entries: Sequence[str]) -> dict[str, float]:
-    """The biases by character; those of one character add up."""
+    """The biases by character; the values given for one character are added."""
     biases: dict[str, float] = {}
     for character, value in map(_bias, entries):
         biases[character] = biases.get(character, 0.0) + value
@@ -224,14 +239,14 @@ def _bias(entry: str) -> tuple[str, float]:
 
 
 def _echoing(chunks: Iterator[str], echo: Callable[[str], object]) -> Iterator[str]:
-    """The pieces of a long prompt, each written as it is read."""
+    """Pass on the pieces of a long prompt, and write each as it is read."""
     for chunk in chunks:
         echo(chunk)
         yield chunk
 
 
 def _writer() -> Callable[[str], object]:
-    """The function that writes text to stdout: at once on a terminal, by the block elsewhere."""
+    """The function that writes text to stdout: unbuffered on a terminal, in blocks elsewhere."""
     write, flush = sys.stdout.write, sys.stdout.flush
     if not sys.stdout.isatty():
         return write
@@ -269,7 +284,7 @@ def info(model: MODEL, as_json: JSON = False) -> None:
         *(
             (
                 "verified",
-                f"{v.nats_per_character:.4f} nats/character ({v.loss:+.4f} against Keras) "
+                f"{v.nats_per_character:.4f} nats per character ({v.loss:+.4f} against Keras) "
                 f"over {v.characters:,} held-out characters on {v.interpreter} {v.version}",
             )
             for v in manifest.verified
@@ -333,7 +348,7 @@ def verify(model: MODEL, threads: THREADS = 1, interpreter: INTERPRETER = None, 
         print(f"file         {model}: ZIP, manifest and SHA-256 are in order")
         print(f"interpreter  {step.interpreter}")
         print(
-            f"probe        {result.nats_per_character:.6f} nats/character, recorded {result.expected_nats_per_character:.6f}, "
+            f"probe        {result.nats_per_character:.6f} nats per character, recorded {result.expected_nats_per_character:.6f}, "
             f"difference {difference:+.6f}, allowed {result.tolerance:g}"
         )
         print("verified" if result.passed else "FAILED")
@@ -345,7 +360,7 @@ def verify(model: MODEL, threads: THREADS = 1, interpreter: INTERPRETER = None, 
 def score(
     model: MODEL,
     file: Annotated[Path, typer.Argument(help="The text; - is stdin.")] = Path("-"),
-    lines: Annotated[bool, typer.Option("--lines", help="Score each line as a text of its own.")] = False,
+    lines: Annotated[bool, typer.Option("--lines", help="Score each line separately.")] = False,
     strict: STRICT = False,
     threads: THREADS = 1,
     interpreter: INTERPRETER = None,
@@ -366,13 +381,13 @@ def score(
         print_json({**asdict(result), "characters_per_second": speed, "interpreter": loaded.interpreter})
         return
     print(
-        f"{result.nats_per_character:.4f} nats/character, {result.bits_per_character:.4f} bits/character "
-        f"over {result.characters:,} characters ({result.skipped_characters:,} skipped)"
+        f"{shown_loss(result.nats_per_character)} over {result.characters:,} characters "
+        f"({result.skipped_characters:,} skipped), one stream with the state carried"
     )
 
 
 def _with_progress(chunks: Iterator[str]) -> Iterator[str]:
-    """The pieces of a text; a line on stderr says every ten seconds how many characters were scored."""
+    """Pass on the pieces of a text, and say on stderr every ten seconds how many characters were scored."""
     done, last_line = 0, time.monotonic()
     for chunk in chunks:
         for start in range(0, len(chunk), PROGRESS_CHARACTERS):
@@ -384,7 +399,7 @@ def _with_progress(chunks: Iterator[str]) -> Iterator[str]:
 
 
 def _score_lines(model: Model, file: Path, strict: bool, as_json: bool) -> None:
-    """A line of output for each line of the file: nats/character, a tab, the line; or a JSON object."""
+    """Print for each line of the file its nats per character, a tab and the line; or a JSON object."""
     from .scoring import TooShort
 
     for number, line in enumerate(split_lines(read_chunks(file)), start=1):

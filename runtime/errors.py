@@ -1,4 +1,4 @@
-"""The errors that a user can cause."""
+"""Errors that a user can cause."""
 
 
 class CharedgeError(Exception):
@@ -19,7 +19,7 @@ class InvalidOption(CharedgeError, ValueError):
         """
         Args:
             field: the name of the argument.
-            problem: the rest of the sentence, as in "-1 must be at least 0.".
+            problem: the rest of the sentence, for example "-1 must be at least 0.".
         """
         super().__init__(f"`{field}` {problem}")
         self.field = field

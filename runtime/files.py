@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic writing: files and folders that are complete or absent."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 PARTIAL = re.compile(r"\.charedge-[0-9a-f]{16}\.partial")
-"""Names of files and folders that are still being written. They are random: nobody else makes them, or puts a link there before."""
+"""Names of files and folders that are still being written; random, so that nobody else can create them first."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside the place and rename into it, so that a reader sees the old content or the new, never half.
+    """Write a file atomically: beside its place, then renamed, so that a reader sees the old content or the new one.
 
-    It is on the disk when this returns: a power cut does not bring the old content back.
+    The content is on the disk when this returns: a power cut does not bring the old content back.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full; the old content stays.
@@ -30,12 +30,12 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file beside a place, for reading and writing, that is renamed into the place in the end, or removed after an error.
+    """Open a new file beside a place, for reading and writing; rename it into the place at the end, or remove it after an error.
 
-    A symbolic link in the place is replaced and not followed. What killed processes left in the folder is removed.
+    A symbolic link in the place is replaced and not followed. Leftovers of killed processes in the folder are removed.
 
     Raises:
-        OSError: the folder cannot be written, or the disk is full; what is in the place stays.
+        OSError: the folder cannot be written, or the disk is full; the place is unchanged.
     """
     clear_leftovers(path.parent)
     partial, file = _create(path.parent)
@@ -55,9 +55,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def partial_folder(parent: Path) -> Iterator[Path]:
-    """A new folder in another one for what is still being written; it is removed in the end, unless it was renamed.
+    """Make a temporary folder in another one; it is removed at the end, unless it was renamed.
 
-    What killed processes left in the other folder is removed.
+    Leftovers of killed processes in the other folder are removed.
 
     Raises:
         OSError: the other folder cannot be written.
@@ -73,10 +73,10 @@ def partial_folder(parent: Path) -> Iterator[Path]:
 
 
 def check_room(folder: Path, size: int) -> None:
-    """Write a file of some bytes into a folder, and remove it again.
+    """Check that a folder has room, by writing a file of `size` bytes and removing it.
 
     Raises:
-        OSError: the folder cannot be written, or has no room for it.
+        OSError: the folder cannot be written, or does not have the room.
     """
     partial, file = _create(folder)
     try:
@@ -87,13 +87,13 @@ def check_room(folder: Path, size: int) -> None:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what killed processes were writing in a folder: files and folders with a `PARTIAL` name that nobody holds locked.
+    """Remove the leftovers of killed processes in a folder: files and folders with a `PARTIAL` name that no process has locked.
 
-    Where the file system has no locks, they stay.
+    On a file system without locks they stay.
     """
     with suppress(OSError):  # the folder cannot be listed
         for path in [path for path in folder.iterdir() if PARTIAL.fullmatch(path.name)]:
-            with suppress(OSError):  # held, gone by now, or another user's
+            with suppress(OSError):  # locked, already removed, or of another user
                 _remove_leftover(path)
 
 
@@ -119,7 +119,7 @@ def _remove_leftover(path: Path) -> None:
 
 
 def _create(folder: Path) -> tuple[Path, BinaryIO]:
-    """A new file that is locked, so that nobody takes it for a leftover."""
+    """Create a new file, locked so that no process takes it for a leftover."""
     while True:
         path = _new_name(folder)
         file = path.open("x+b")
@@ -129,7 +129,7 @@ def _create(folder: Path) -> tuple[Path, BinaryIO]:
 
 
 def _create_folder(parent: Path) -> tuple[Path, int | None]:
-    """A new folder that is locked, and the descriptor that holds the lock."""
+    """Create a new locked folder; returns it and the descriptor that holds the lock."""
     while True:
         path = _new_name(parent)
         path.mkdir()
@@ -147,14 +147,14 @@ def _new_name(folder: Path) -> Path:
 
 
 def _hold(descriptor: int, path: Path) -> bool:
-    """Lock what was just created, until it is closed; False if another process took it for a leftover in between."""
+    """Lock what was just created, until it is closed; returns False if another process took it for a leftover before that."""
     if sys.platform == "win32":
         return True
     try:
         _lock(descriptor)
     except BlockingIOError:
         return False
-    except OSError:  # the file system has no locks, and nothing is taken for a leftover there
+    except OSError:  # without locks nothing is taken for a leftover
         return True
     try:
         return os.path.samestat(path.lstat(), os.fstat(descriptor))
@@ -174,10 +174,10 @@ def _lock(descriptor: int) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Let a rename reach the disk."""
+    """Sync a folder, so that a rename in it is on the disk."""
     if sys.platform == "win32":  # where folders cannot be opened
         return
-    with suppress(OSError):  # a file system that cannot, or a folder that cannot be read: the rename is done all the same
+    with suppress(OSError):  # not supported, or the folder cannot be read: the rename is done anyway
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The TFLite interpreter under the step loop: which one is installed, whether it may see a file, and one step on it."""
+"""TFLite interpreters: which ones are installed, which one may run a file, and one step of a model on it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ MODULES = {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime
 """The interpreters by distribution name, the preferred one first."""
 
 MAX_THREADS = 128
-"""LiteRT crashes if the system gives it fewer threads than it asks for: on 32-bit systems the stacks of 400 have no room."""
+"""LiteRT crashes if the system gives it fewer threads than it asks for; on a 32-bit system there is no memory for 400 stacks."""
 
-INT4 = "int4"  # the quantisation that only XNNPACK's kernels are good for
-INT4_TILE = 5  # rows: fewer are faster one by one
+INT4 = "int4"  # the quantization that only XNNPACK computes well
+INT4_TILE = 5  # fewer rows than this are faster one by one
 
 CHATTER = re.compile(
     rb"^(INFO: Created TensorFlow Lite XNNPACK delegate for CPU\."
@@ -33,12 +33,12 @@ CHATTER = re.compile(
     rb"|I0000 .*)\n",
     re.MULTILINE,
 )
-"""Lines of LiteRT's and TensorFlow's C++ that say nothing is wrong, and that no setting silences."""
+"""Harmless log lines of LiteRT's and TensorFlow's C++ code, which no setting silences."""
 
 
 @dataclass(frozen=True)
 class Installed:
-    """An interpreter that can be imported here."""
+    """An installed interpreter."""
 
     name: str
     version: str
@@ -48,7 +48,7 @@ class Installed:
 
 
 def installed_interpreters() -> Iterator[Installed]:
-    """The interpreters of this machine that work, the preferred one first; tflite-runtime does not beside numpy 2."""
+    """The working interpreters of this machine, the preferred one first; tflite-runtime does not work with numpy 2."""
     for name, module in MODULES.items():
         if name == "tflite-runtime" and _release(np.__version__) >= (2,):
             continue
@@ -59,12 +59,12 @@ def installed_interpreters() -> Iterator[Installed]:
 
 
 def choose_interpreter(file: ModelFile, name: str | None = None) -> Installed:
-    """The interpreter to run a file on: the first one installed that the file names, or the one called `name`.
+    """Choose the interpreter for a file: the first installed one that the file names, or the one called `name`.
 
     Raises:
-        InvalidOption: `name` is no interpreter.
-        CharedgeError: there is none that the file was tested on; it never sees the file, since the wrong pair crashes or,
-            worse, answers something else.
+        InvalidOption: `name` is not an interpreter.
+        CharedgeError: none that the file was tested on is installed. Others are never given the file: they may crash or,
+            worse, compute something else.
     """
     if name is not None and name not in MODULES:
         raise InvalidOption("interpreter", f"{name!r} is unknown: choose {' or '.join(MODULES)}.")
@@ -79,7 +79,7 @@ def choose_interpreter(file: ModelFile, name: str | None = None) -> Installed:
             f"{file.path} ({file.manifest.quantization}) was not made for {name or 'any interpreter known here'}: "
             f"convert the run again with another `quantization`."
         )
-    have = f"here is {' and '.join(map(str, installed))}" if installed else "none that works is installed here"
+    have = f"this machine has {' and '.join(map(str, installed))}" if installed else "no working one is installed"
     raise CharedgeError(
         f"{file.path} needs {' or '.join(f'{key} {minimum} or later' for key, minimum in wanted.items())}, and {have}: "
         f"{advice(wanted)}."
@@ -87,7 +87,7 @@ def choose_interpreter(file: ModelFile, name: str | None = None) -> Installed:
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """The numbers a version begins with: '2.3.0rc1' -> (2, 3, 0)."""
+    """The numbers at the start of a version: '2.3.0rc1' -> (2, 3, 0)."""
     match = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(map(int, match.group().split("."))) if match else ()
 
@@ -95,10 +95,10 @@ def _release(version: str) -> tuple[int, ...]:
 class Step:
     """One step of the model, for one or more rows: (token, state) -> (logits, state).
 
-    Threads may share one: a lock lets one of them at a time into the interpreter, whose memory nobody sees outside a step.
+    Threads may share it: a lock gives one of them at a time the interpreter, whose memory is not visible outside a step.
 
     Attributes:
-        interpreter: what it runs on.
+        interpreter: the interpreter that it runs on.
         vocabulary_size: V, the columns of `logits`.
         state_size: S, the columns of `state`.
     """
@@ -119,14 +119,14 @@ class Step:
             flatbuffer: with a signature `step`.
             vocabulary_size: V.
             state_size: S.
-            interpreter: from `choose_interpreter`, or one that the flatbuffer is to be tried on.
+            interpreter: from `choose_interpreter`, or another one to try.
             threads: of the interpreter.
-            int4: whether its weights have 4 bits, which XNNPACK alone computes right.
-            name: what errors call it.
+            int4: whether its weights have 4 bits, which needs XNNPACK.
+            name: the name of the model in errors.
 
         Raises:
             InvalidOption: `threads` is not from 1 to `MAX_THREADS`.
-            CharedgeError: the interpreter does not take the flatbuffer.
+            CharedgeError: the interpreter cannot load the flatbuffer.
         """
         if not 1 <= threads <= MAX_THREADS:
             raise InvalidOption("threads", f"{threads} must be from 1 to {MAX_THREADS}.")
@@ -139,7 +139,7 @@ class Step:
                 self._interpreter: Any = module.Interpreter(model_content=flatbuffer, num_threads=threads)
                 runner = self._interpreter.get_signature_runner(SIGNATURE)
                 inputs, outputs = runner.get_input_details(), runner.get_output_details()
-                del runner  # while it lives, no tensor can be resized
+                del runner  # while it exists, no tensor can be resized
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise CharedgeError(
@@ -162,22 +162,26 @@ class Step:
 
     @classmethod
     def load(cls, file: ModelFile, threads: int = 1, interpreter: str | None = None) -> Step:
-        """The step of a model file, on the first interpreter installed that fits, or on the one called `interpreter`.
+        """Load a model file on the first installed interpreter that fits, or on the one called `interpreter`.
 
         Raises:
-            InvalidOption: `threads` is not positive, or `interpreter` is unknown.
-            CharedgeError: no fitting interpreter is installed, or it does not take the file.
+            InvalidOption: `threads` is not from 1 to `MAX_THREADS`, or `interpreter` is unknown.
+            CharedgeError: no fitting interpreter is installed, or it cannot load the file.
         """
         manifest = file.manifest
         sizes, int4 = (manifest.vocabulary_size, manifest.state_size), manifest.quantization == INT4
         return cls(file.flatbuffer, *sizes, choose_interpreter(file, interpreter), threads, int4, str(file.path))
 
     def _has_xnnpack(self) -> bool:
-        """Whether a delegate took over operators: without it 4-bit kernels are slow and little tested."""
+        """Whether a delegate runs the operators: without it 4-bit kernels are slow and hardly tested."""
         return any(operator["op_name"] == "DELEGATE" for operator in self._interpreter._get_ops_details())
 
     def _check_shapes(self, name: str) -> None:
-        """The allocated tensors against what the manifest says of them."""
+        """Compare the shapes and types of the allocated tensors with the sizes in the manifest.
+
+        Raises:
+            CharedgeError: they differ.
+        """
         one_row = {
             self._token: ((1,), np.int32),
             self._state: ((1, self.state_size), np.float32),
@@ -187,14 +191,14 @@ class Step:
         details = [*self._interpreter.get_input_details(), *self._interpreter.get_output_details()]
         found = {detail["index"]: (tuple(int(n) for n in detail["shape"]), detail["dtype"]) for detail in details}
         if len(details) != len(one_row) or found != one_row:
-            raise CharedgeError(f"{name} has tensors of other shapes than its manifest says: convert the run again.")
+            raise CharedgeError(f"{name} has tensors whose shapes differ from its manifest: convert the run again.")
 
     def zeros(self, rows: int = 1) -> np.ndarray:
-        """The state that a text begins from: float32 [rows, S]."""
+        """The state at the start of a text: float32 [rows, S]."""
         return np.zeros((rows, self.state_size), np.float32)
 
     def empty_logits(self, rows: int = 1) -> np.ndarray:
-        """Room for the logits of a step: float32 [rows, V]."""
+        """An uninitialised array for the logits of a step: float32 [rows, V]."""
         return np.empty((rows, self.vocabulary_size), np.float32)
 
     def __call__(self, tokens: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -202,17 +206,17 @@ class Step:
 
         Args:
             tokens: int [rows], ids below the vocabulary size.
-            state: float32 [rows, S], left as it is.
+            state: float32 [rows, S], not modified.
 
         Returns:
-            logits float32 [rows, V] and the state after the step, float32 [rows, S], both the caller's own.
+            The logits float32 [rows, V] and the state after the step float32 [rows, S], both new arrays.
         """
         logits, state = self.empty_logits(len(tokens)), state.copy()
         self.advance(tokens, state, logits)
         return logits, state
 
     def advance(self, tokens: np.ndarray, state: np.ndarray, logits: np.ndarray) -> None:
-        """Run one step, with nothing allocated.
+        """Run one step in place, without allocating memory.
 
         Args:
             tokens: int [rows], ids below the vocabulary size.
@@ -220,7 +224,7 @@ class Step:
             logits: float32 [rows, V], replaced by those of the step.
         """
         rows = len(tokens)
-        if 1 < rows < self._singly_below:  # faster one by one than together where a batch's kernel has a large tile to fill
+        if 1 < rows < self._singly_below:  # a batch's kernel computes a whole tile
             for row in range(rows):
                 self.advance(tokens[row : row + 1], state[row : row + 1], logits[row : row + 1])
             return
@@ -234,7 +238,7 @@ class Step:
             logits[...] = self._logits_out
 
     def _resize(self, rows: int) -> None:
-        self.rows = 0  # until it is done: a step after one that failed or was interrupted here begins with a resize
+        self.rows = 0  # until it is done: if this fails or is interrupted, the next step resizes first
         self._interpreter.resize_tensor_input(self._token, [rows])
         self._interpreter.resize_tensor_input(self._state, [rows, self.state_size])
         self._interpreter.allocate_tensors()
@@ -242,21 +246,21 @@ class Step:
         self.rows = rows
 
     def _bind(self) -> None:
-        """Find the tensors' memory, which stays where it is until they are allocated again."""
+        """Find the tensors' memory, which stays in place until they are allocated again."""
         self._token_in, self._state_in = self._memory(self._token), self._memory(self._state)
         self._logits_out, self._state_out = self._memory(self._logits), self._memory(self._next_state)
 
     def _memory(self, index: int) -> np.ndarray:
         """A tensor's memory as an array.
 
-        The interpreter refuses to run while an array of its own making refers to it, so as to protect those who would keep one
-        past a reallocation; this one refers to the memory alone. The probe, which every file must pass, reads through it.
+        The interpreter refuses to run while an array that it made itself is in use, because such an array could outlive a
+        reallocation. This array refers to the memory only. The probe, which every file must pass, reads through it.
         """
         return np.asarray(_Memory(self._interpreter.tensor(index)().__array_interface__))
 
 
 class _Memory:
-    """An address, for numpy to make an array of."""
+    """An address that numpy can make an array of."""
 
     def __init__(self, interface: dict[str, Any]) -> None:
         self.__array_interface__ = interface
@@ -267,7 +271,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _scratch() -> int:
-    """A file of our own that needs no writable file system, where there is such a thing."""
+    """The descriptor of a temporary file, in memory where the system has such files."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("stderr")
     with tempfile.TemporaryFile() as file:
@@ -276,11 +280,11 @@ def _scratch() -> int:
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Hold back what C++ writes to stderr meanwhile, and pass on all but the `CHATTER`."""
+    """Hold back what C++ code writes to stderr in the block, then write all of it but the `CHATTER`."""
     try:
         saved = os.dup(2)
         held = os.fdopen(_scratch(), "w+b")
-    except OSError:  # stderr is closed, or there is nowhere to keep it
+    except OSError:  # stderr is closed, or no temporary file can be made
         yield
         return
     with held:

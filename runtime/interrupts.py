@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP where work must end between two steps and not within one."""
+"""Deferred signals: Ctrl-C, SIGTERM and SIGHUP end work between two steps, not within one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 HANGUP: int | None = getattr(signal, "SIGHUP", None)
-"""A terminal or an ssh connection was closed; Windows has no such signal."""
+"""Sent when a terminal or an ssh connection is closed; Windows does not have this signal."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Work was asked to stop, and has saved what it needs to continue."""
+    """Work that was stopped by a signal, after it saved what it needs to continue."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -21,14 +21,14 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Request:
-    """The signal that has come, if one has."""
+    """The signal that was received, if any."""
 
     number: int | None = None
 
 
 @contextmanager
 def deferred_interrupts() -> Iterator[Request]:
-    """Note the first SIGINT, SIGTERM or SIGHUP, for the caller to look at when it can stop; the second one stops at once.
+    """Record the first SIGINT, SIGTERM or SIGHUP for the caller, who checks it between two steps; the second one stops at once.
 
     A signal that was ignored stays ignored (nohup), and so does a SIGHUP after the first one: a closed connection sends several.
     """

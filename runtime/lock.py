@@ -1,4 +1,4 @@
-"""A lock between processes, and between the parts of one: a file that is there for as long as the lock is held."""
+"""Lock files: a lock between processes and between the parts of one; the file exists as long as the lock is held."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import IO
 
 HOLDER = re.compile(rb"(?:(\d+) ([\w.-]*) (\d{4}-[\dT:+-]+)\n)?")
-"""What a lock file of ours says: process, host and time, or nothing yet."""
+"""The content of a lock file: process, host and time, or nothing yet."""
 
 
 class Held(Exception):
-    """Somebody else holds the lock.
+    """Another process, or another part of this one, holds the lock.
 
     Attributes:
-        holder: who, as in `process 12 on raspberrypi since 2026-01-02T03:04:05+00:00`.
+        holder: its description, for example `process 12 on raspberrypi since 2026-01-02T03:04:05+00:00`.
     """
 
     def __init__(self, holder: str) -> None:
@@ -28,39 +28,43 @@ class Held(Exception):
 
 
 class FileLock:
-    """A lock that is held from its making to its `release`.
+    """A lock that is held from its creation to its `release`.
 
-    The system lets go of it when the process ends, however it ends; a file that is left then is in nobody's way. A file system
-    without locks holds nobody up, nor does Windows. Links are not followed, and a file that is not a lock's is neither written nor
-    removed.
+    The system releases it when the process ends, in whatever way; a lock file that remains then blocks nobody. On Windows and on
+    file systems without locks it has no effect. Links are not followed, and a file that is not a lock file is neither written
+    nor removed.
     """
 
     def __init__(self, path: Path) -> None:
         """Take the lock.
 
         Args:
-            path: the lock's file, of which nothing else may be expected.
+            path: the lock file, used for nothing else.
 
         Raises:
-            Held: somebody else has it.
-            OSError: the file cannot be made, or is not a regular one.
+            Held: it is held already.
+            OSError: the file cannot be created, or is not a regular file.
         """
         self._path = path
         self._file = None if sys.platform == "win32" else _acquire(path)
 
     def release(self) -> None:
-        """Let go of the lock and remove its file; again is allowed."""
+        """Release the lock and remove its file; a second call does nothing."""
         if self._file is None:
             return
         if _is_at(self._path, self._file) and _holder(self._file):
-            with suppress(OSError):  # while it is held: whoever has it open finds that it is gone, and opens the next one
+            with suppress(OSError):  # while it is held: others that have it open see that it is gone, and open a new one
                 self._path.unlink()
         self._file.close()
         self._file = None
 
 
 def _acquire(path: Path) -> IO[bytes]:
-    """The open file that holds the lock."""
+    """Open the lock file and lock it.
+
+    Raises:
+        Held: it is held already.
+    """
     import fcntl  # which Windows lacks
 
     while True:
@@ -70,18 +74,18 @@ def _acquire(path: Path) -> IO[bytes]:
         except BlockingIOError:
             with file:
                 raise Held(_name(_holder(file))) from None
-        except OSError:  # the file system knows no locks
+        except OSError:  # a file system without locks
             pass
-        if _is_at(path, file):  # else its last holder has just removed it
+        if _is_at(path, file):  # else its last holder removed it just now
             holder = _holder(file)
             if not (holder and holder[1]):
                 break
-            path.unlink()  # of a process that was killed
+            path.unlink()  # left by a process that was killed
         file.close()
     if holder:
         host = re.sub(r"[^\w.-]", "-", os.uname().nodename)
         line = f"{os.getpid()} {host} {datetime.now(timezone.utc).isoformat(timespec='seconds')}\n"
-        with suppress(OSError):  # no space, or another user's: the lock is held all the same
+        with suppress(OSError):  # no space, or a file of another user: the lock is held anyway
             os.write(file.fileno(), line.encode("ascii", "replace"))
     return file
 
@@ -92,7 +96,7 @@ def _open(path: Path) -> IO[bytes]:
     flags = os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         descriptor = os.open(path, flags | os.O_RDWR, 0o644)
-    except PermissionError:  # left by another user: it can be locked, unless the folder cannot be written either
+    except PermissionError:  # left by another user: it can be locked all the same, unless the folder cannot be written
         descriptor = os.open(path, flags | os.O_RDONLY, 0o644)
     return os.fdopen(descriptor, "rb", buffering=0)
 
@@ -105,7 +109,7 @@ def _is_at(path: Path, file: IO[bytes]) -> bool:
 
 
 def _holder(file: IO[bytes]) -> re.Match[bytes] | None:
-    """What the file says of its holder; None where it is not a lock's."""
+    """The holder as the file names it; None if it is not a lock file."""
     return HOLDER.fullmatch(os.pread(file.fileno(), 500, 0))
 
 

@@ -1,4 +1,4 @@
-"""The manifest of a model file, `charedge.json`: what the file says of itself (docs/file-format.md)."""
+"""The manifest of a model file, `charedge.json` (docs/file-format.md)."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Damaged(Exception):
-    """Part of a model file is not as charedge writes it."""
+    """A part of a model file differs from what charedge writes."""
 
 
 @dataclass(frozen=True)
 class RequiredInterpreter:
-    """An interpreter that the file was made for."""
+    """An interpreter that the file was made for, and its lowest version."""
 
     name: str
     """`ai-edge-litert`, `tflite-runtime` or `tflite-micro`, the name of its distribution."""
@@ -59,9 +59,9 @@ class Verified:
     reference_nats_per_character: float
     """The Keras model's, over the same characters."""
     kl_divergence: float | None = None
-    """Of the file's next-character distributions from the Keras model's: the mean, in nats."""
+    """Mean divergence of the file's next-character distributions from the Keras model's, in nats."""
     top_1_agreement: float | None = None
-    """How often both think the same character the likeliest, 0 to 1."""
+    """Share of the characters for which both predict the same most likely one, 0 to 1."""
     largest_logit_difference: float | None = None
 
     @property
@@ -72,7 +72,7 @@ class Verified:
 
 @dataclass(frozen=True)
 class Probe:
-    """A few steps whose loss must come out as recorded on the machine that runs the file."""
+    """A few steps whose loss must equal the recorded one on every machine that runs the file."""
 
     token_ids: list[int]
     nats_per_character: float
@@ -81,7 +81,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `charedge.json` says of the model, in its order."""
+    """The fields of `charedge.json`, in its order."""
 
     format_version: int
     name: str
@@ -97,9 +97,9 @@ class Manifest:
     vocabulary_size: int
     normalization: Normalization
     unknown: str
-    """What becomes of a character outside the vocabulary: `skip` leaves it out, `unk` makes it id 0."""
+    """Treatment of characters outside the vocabulary: `skip` leaves them out, `unk` reads them as id 0."""
     start_text: str
-    """Fed, and not printed, where there is no prompt."""
+    """Text that is read, and not printed, if there is no prompt."""
     quantization: str
     input_table_folded: bool
     flatbuffer_sha256: str
@@ -123,19 +123,19 @@ class Manifest:
 
 
 def parse_manifest(data: bytes, path: Path) -> Manifest:
-    """Read a manifest: every field of the right type, in a sensible range, and consistent with the others.
+    """Read a manifest, and check that every field has the right type and range and is consistent with the others.
 
     Args:
         data: the content of `charedge.json`.
         path: the model file, for errors.
 
     Raises:
-        Damaged: it is not what charedge writes.
+        Damaged: it differs from what charedge writes.
         CharedgeError: it was written by a newer charedge.
     """
     try:
         values = json.loads(data.decode(), object_pairs_hook=_distinct)
-        json.dumps(values, ensure_ascii=False, allow_nan=False).encode()  # not so NaN, Infinity and halves of characters
+        json.dumps(values, ensure_ascii=False, allow_nan=False).encode()  # fails for NaN, Infinity and halves of surrogate pairs
         if _depth(values) > MAX_DEPTH:
             raise ValueError
     except (ValueError, RecursionError):
@@ -209,7 +209,7 @@ def _microcontroller(fields: _Fields) -> Microcontroller | None:
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, in which no key may stand twice."""
+    """A JSON object; a key that occurs twice is a ValueError."""
     values = dict(pairs)
     if len(values) != len(pairs):
         raise ValueError

@@ -9,7 +9,6 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Integral
-from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from .errors import CharedgeError, InvalidOption
 from .interpreter import Step
 from .manifest import Manifest
 from .model_file import ModelFile, read_model_file
+from .paths import StrPath, path_argument
 from .pattern import Pattern
 from .sampling import Sampling, random_rows
 from .saved_text import SavedText
@@ -36,27 +36,30 @@ class UnknownCharacters(UserWarning):
     """A text has characters that the model's vocabulary lacks; they were left out."""
 
 
-def load(path: str | Path = DEFAULT, threads: int = 1, interpreter: str | None = None) -> Model:
-    """Load a model file, in the order of trust: ZIP and manifest, SHA-256, interpreter, shapes, probe.
+def load(path: StrPath = DEFAULT, threads: int = 1, interpreter: str | None = None) -> Model:
+    """Load a model file and check it: ZIP and manifest, SHA-256, interpreter, shapes, probe.
 
     Args:
         path: a file made by `charedge.convert`, or the name of a model that comes with charedge: `shakespeare` or
             `shakespeare-tiny`; by default the first of these.
-        threads: of the interpreter; 1 costs the least processor time, more are faster where cores are idle.
+        threads: threads of the interpreter; 1 uses the least processor time, more are faster if cores are idle.
         interpreter: `ai-edge-litert` or `tflite-runtime`; by default the first that is installed and fits.
 
+    Returns:
+        The model, ready to generate and score text.
+
     Raises:
-        InvalidOption: `threads` or `interpreter` is not possible.
+        InvalidOption: an argument has an invalid value.
         CharedgeError: the file is damaged, or it does not work on this machine.
     """
-    file = read_model_file(find_model(path))
+    file = read_model_file(find_model(path_argument("path", path)))
     step = Step.load(file, threads, interpreter)
     require_probe(step, file)
     return Model(file, step)
 
 
 class Model:
-    """A model that generates and scores text, from `charedge.load`; every call starts from a zero state.
+    """A loaded model, which generates and scores text; every call starts from a zero state.
 
     Threads may share it: a lock is held for each step of the model, and every call and stream keeps its own state.
     """
@@ -71,7 +74,7 @@ class Model:
 
     @property
     def manifest(self) -> Manifest:
-        """What the file says of itself."""
+        """The manifest of the model file."""
         return self._file.manifest
 
     @property
@@ -81,7 +84,7 @@ class Model:
 
     @property
     def interpreter(self) -> str:
-        """The interpreter in use and its version, as in `ai-edge-litert 2.3.0`."""
+        """The interpreter in use and its version, for example `ai-edge-litert 2.3.0`."""
         return str(self._step.interpreter)
 
     def generate(
@@ -100,10 +103,10 @@ class Model:
         seed: int | None = None,
         stop: str | Sequence[str] = (),
         pattern: str | None = None,
-        session: str | Path | None = None,
+        session: StrPath | None = None,
         strict: bool = False,
     ) -> str:
-        """Continue a text: the pieces of `stream`, joined. A session is saved when the whole text is there, and not before.
+        """Continue a text: the pieces of `stream`, joined. A session is saved when the text is complete, not earlier.
 
         Args:
             prompt, length, ...: as for `stream`.
@@ -140,35 +143,35 @@ class Model:
         seed: int | None = None,
         stop: str | Sequence[str] = (),
         pattern: str | None = None,
-        session: str | Path | None = None,
+        session: StrPath | None = None,
         strict: bool = False,
     ) -> Generator[str, None, None]:
         """Continue a text piece by piece, each piece as soon as it is known to belong to the text.
 
         Args:
-            prompt: what comes before, or an iterable of its pieces, which takes constant memory; without one the model begins
-                from its `start_text`.
-            length: the most characters to write.
+            prompt: the text to continue, or an iterable of its pieces, which takes constant memory; without one the model
+                starts from its `start_text`.
+            length: maximum number of characters to write.
             temperature: below 1 the text is safer, above 1 more varied; 0 takes the most likely character.
             top_k: keep the k most likely characters; 0 is off.
             top_p: keep the most likely characters of this total probability; 1 is off.
             min_p: keep characters at least this fraction as likely as the top one; 0 is off.
             repetition_penalty: make the characters of the last `repetition_window` less likely; 1 is off.
-            repetition_window: characters, at most 1024.
+            repetition_window: number of recent characters, at most 1024.
             banned: characters that are never written.
-            logit_bias: what to add to the logit of a character.
+            logit_bias: values to add to the logits of characters.
             seed: the same seed gives the same text on the same interpreter and kind of machine; None draws a new one.
-            stop: strings before the first of which the text ends.
+            stop: one or several strings; the text ends before the first that occurs.
             pattern: a regular expression that the new characters match as a whole; they then come in one piece at the end.
-            session: a file that keeps the text's state. If it exists the text continues from there, the prompt being added to
-                it, and `seed` has no effect. It is saved when the text ends or is left, and every ten seconds; until then it
-                is locked, for this process too. It covers a piece once the next one is asked for or the stream is closed.
-            strict: refuse characters outside the vocabulary, rather than leave them out with an `UnknownCharacters` warning.
+            session: a file that stores the text's state. If it exists, the text continues from there with the prompt added, and
+                `seed` has no effect. It is saved every ten seconds, and when the text ends or the stream is closed; until then
+                it is locked, for this process too. It covers a piece once the next one is requested or the stream is closed.
+            strict: refuse characters outside the vocabulary, instead of leaving them out with an `UnknownCharacters` warning.
 
         Raises:
-            InvalidOption: an argument has a value that it cannot have; raised by the call, before the first piece is asked for.
-            CharedgeError: `strict`, and the prompt has unknown characters; the pattern cannot be matched; the session cannot
-                be read or written, or another text is being written in it, which the call raises.
+            InvalidOption: an argument has an invalid value; raised by the call, before the first piece is requested.
+            CharedgeError: the prompt has unknown characters and `strict` is set; the pattern cannot be matched; or, raised by the
+                call, the session cannot be read or written, or another text is being written in it.
         """
         controls = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, repetition_window, banned, logit_bias or {})
         plan = self._plan(1, length, controls, seed, stop, pattern)
@@ -182,7 +185,7 @@ class Model:
     @contextmanager
     def in_session(
         self,
-        session: str | Path,
+        session: StrPath,
         prompt: str | Iterable[str] = "",
         length: int = DEFAULT_LENGTH,
         *,
@@ -199,9 +202,9 @@ class Model:
         pattern: str | None = None,
         strict: bool = False,
     ) -> Iterator[SavedText]:
-        """Continue a text as `stream` does, for a caller that reports itself how much has been handed over.
+        """Continue a text as `stream` does, for a caller that reports how much of it was delivered.
 
-        The session is locked until the block is left, which saves what was handed over.
+        The session is locked in the block; at its end, what was delivered is saved.
 
         Args:
             session, prompt, length, ...: as for `stream`.
@@ -235,11 +238,11 @@ class Model:
         """Continue several texts in one step loop.
 
         Args:
-            prompts: what comes before each text; row k of N draws from `numpy.random.SeedSequence(seed).spawn(N)[k]`.
+            prompts: the texts to continue; row k of N draws from `numpy.random.SeedSequence(seed).spawn(N)[k]`.
             length, ...: as for `stream`.
 
         Returns:
-            For each prompt what `generate` would give, row 0 with the same seed.
+            The new characters for each prompt; those of row 0 are what `generate` gives with the same seed.
 
         Raises:
             InvalidOption, CharedgeError: as `stream`.
@@ -257,14 +260,17 @@ class Model:
         return texts
 
     def score(self, text: str | Iterable[str], strict: bool = False) -> Score:
-        """How well the model predicts a text, from a zero state.
+        """Measure how well the model predicts a text, from a zero state.
 
         Args:
             text: the text, or an iterable of its pieces, which takes constant memory.
-            strict: refuse characters outside the vocabulary, rather than leave them out with an `UnknownCharacters` warning.
+            strict: refuse characters outside the vocabulary, instead of leaving them out with an `UnknownCharacters` warning.
+
+        Returns:
+            The mean loss in nats and in bits per character, and how many characters it is over.
 
         Raises:
-            CharedgeError: fewer than two known characters are left to score, or `strict` and there are unknown ones.
+            CharedgeError: the text has fewer than two known characters; or it has unknown ones and `strict` is set.
         """
         scorer, unknown = Scorer(self._step), Counter[str]()
         for ids in self._encode(text, "text", strict, unknown):
@@ -276,7 +282,7 @@ class Model:
     ) -> Plan:
         """
         Raises:
-            InvalidOption: an argument has a value that it cannot have.
+            InvalidOption: an argument has an invalid value.
         """
         if not isinstance(length, Integral) or length < 1:
             raise InvalidOption("length", f"{length!r} must be an integer from 1 up.")
@@ -299,9 +305,9 @@ class Model:
         yield from (piece for _, piece in write(self._step, self.vocabulary.tokens, plan, [self._feed(ids)]))
 
     @contextmanager
-    def _saved_text(self, session: str | Path, plan: Plan, ids: Iterable[np.ndarray]) -> Iterator[SavedText]:
-        """A text in a session that is locked for as long, and saved at the end."""
-        path, sha256, size = Path(session), self.manifest.flatbuffer_sha256, self._step.state_size
+    def _saved_text(self, session: StrPath, plan: Plan, ids: Iterable[np.ndarray]) -> Iterator[SavedText]:
+        """A text in a session, which is locked in the block and saved at its end."""
+        path, sha256, size = path_argument("session", session), self.manifest.flatbuffer_sha256, self._step.state_size
         require_place(path)
         with locked(path):
             saved = Session.load(path, sha256, size, len(self.vocabulary)) if path.exists() else None
@@ -314,8 +320,8 @@ class Model:
             finally:
                 text.save()
 
-    def _saved_pieces(self, session: str | Path, plan: Plan, ids: Iterable[np.ndarray]) -> Generator[str, None, None]:
-        """An empty piece once the session is locked and read, then those of the text."""
+    def _saved_pieces(self, session: StrPath, plan: Plan, ids: Iterable[np.ndarray]) -> Generator[str, None, None]:
+        """An empty piece as soon as the session is locked and read, then the pieces of the text."""
         with self._saved_text(session, plan, ids) as text:
             yield ""
             for piece in text:
@@ -330,12 +336,12 @@ class Model:
             text.handed_over()
 
     def _prompt_ids(self, prompt: str | Iterable[str], strict: bool) -> Iterable[np.ndarray]:
-        """The ids of a prompt; of a string at once, so that what is wrong with it is known before anything is written."""
+        """The ids of a prompt; a string is encoded at once, so that errors come before any text."""
         ids = self._encode(prompt, "prompt", strict, Counter())
         return list(ids) if isinstance(prompt, str) else ids
 
     def _feed(self, ids: Iterable[np.ndarray], session: Session | None = None) -> Fed:
-        """The model after a prompt: from zeros, or from a session; after the start text where nothing was read."""
+        """The model after a prompt, starting from zeros or from a session; after the start text if the prompt is empty."""
         if session is not None:
             logits, state = self._step(np.array([session.token], np.int32), session.state)
             return feed(self._step, ids, Fed(logits, state, self.vocabulary.encode(session.tail)))
@@ -343,9 +349,9 @@ class Model:
         return fed if len(fed.recent) else feed(self._step, self._prompt_ids(self.manifest.start_text, strict=True))
 
     def _encode(self, text: str | Iterable[str], what: str, strict: bool, unknown: Counter[str]) -> Iterator[np.ndarray]:
-        """The ids of a text, piece by piece, normalised first; unknown characters are id 0 or left out, as the model was trained.
+        """Normalise and encode a text piece by piece; unknown characters become id 0 or are left out, as in training.
 
-        They are counted in `unknown` and, in the end, named in one warning.
+        Those that are left out are counted in `unknown`, and named in one warning at the end.
         """
         if not isinstance(text, (str, Iterable)):
             raise InvalidOption(what, f"{text!r} must be a text, or an iterable of texts.")
@@ -355,7 +361,9 @@ class Model:
                 unknown.update(chunk[i] for i in np.flatnonzero(ids == UNKNOWN_ID))
                 if strict:
                     names = _names(unknown)
-                    raise CharedgeError(f"the {what} has characters that the model does not know: {names}; drop them, or `strict`.")
+                    raise CharedgeError(
+                        f"the {what} has characters that the model does not know: {names}; remove them, or leave out `strict`."
+                    )
                 ids = ids[ids != UNKNOWN_ID]
             yield ids
         if unknown:
@@ -364,7 +372,7 @@ class Model:
 
 
 def _callers_level() -> int:
-    """The `stacklevel` of `warnings.warn` for the line outside this package that called it."""
+    """The `stacklevel` for `warnings.warn` that points at the caller's line, outside this package."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
         frame, level = frame.f_back, level + 1

@@ -1,8 +1,8 @@
 """The model file: a TFLite flatbuffer, and behind it a ZIP that holds the vocabulary and the manifest (docs/file-format.md).
 
-It is read and written here with the standard library alone. Reading goes in the order of trust: the file's size and its end, the
-ZIP's members within bounds, the manifest, the vocabulary, then the SHA-256 of the flatbuffer. Nothing of the flatbuffer is read
-before all that is in order, and nothing of it is interpreted before its SHA-256 is right. This finds accidents, not malice.
+It is read and written here with the standard library only. The checks are made in the order of trust: the file's size and its end,
+the bounds of the ZIP's members, the manifest, the vocabulary, then the SHA-256 of the flatbuffer. The flatbuffer is not read before
+the others have passed, and not interpreted before its SHA-256 has. The checks find accidents, not malice.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ FLATBUFFER_IDENTIFIER = b"TFL3"
 VOCABULARY_FILE = "vocabulary.txt"
 
 MAX_FLATBUFFER_BYTES = 2**31 - 1  # the offsets of a flatbuffer are signed 32-bit numbers
-MEMBER_LIMITS = {VOCABULARY_FILE: 16_000_000, MANIFEST_FILE: 1_000_000}  # every character of Unicode, escaped, fits
+MEMBER_LIMITS = {VOCABULARY_FILE: 16_000_000, MANIFEST_FILE: 1_000_000}  # enough for all Unicode characters, escaped
 
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 CENTRAL_HEADER = struct.Struct("<4s6H3L5H2L")
 END_RECORD = struct.Struct("<4s4H2LH")
 STORED = 0
-ZIP_VERSION = 20  # that is needed to extract a member
+ZIP_VERSION = 20  # needed to extract a member
 MADE_BY = 3 << 8 | ZIP_VERSION  # on Unix
 FILE_MODE = 0o644 << 16
-ZIP_TIME, ZIP_DATE = 0, 1 << 5 | 1  # the earliest that a ZIP can say, 1980-01-01: the same run gives the same bytes
+ZIP_TIME, ZIP_DATE = 0, 1 << 5 | 1  # the earliest of a ZIP, 1980-01-01: the same run gives the same bytes
 DIRECTORY_BYTES = sum(CENTRAL_HEADER.size + len(name) for name in MEMBER_LIMITS)
 TAIL_BYTES = DIRECTORY_BYTES + END_RECORD.size
 
@@ -63,10 +63,10 @@ class ModelFile:
 
 
 def read_model_file(path: str | Path) -> ModelFile:
-    """Read a model file and check everything that can be checked without an interpreter.
+    """Read a model file, with every check that needs no interpreter.
 
     Raises:
-        CharedgeError: the file cannot be read, is none of ours, is damaged, or needs a newer charedge.
+        CharedgeError: the file cannot be read, is not a model file, is damaged, or needs a newer charedge.
     """
     path = Path(path)
     try:
@@ -85,7 +85,11 @@ def read_model_file(path: str | Path) -> ModelFile:
 
 
 def parse_model_file(file: BinaryIO, path: Path) -> ModelFile:
-    """Read a model file that is open, or in memory, and called `path`, with the same checks.
+    """Read an open model file with the same checks.
+
+    Args:
+        file: the file, on the disk or in memory.
+        path: its path, for errors.
 
     Raises:
         CharedgeError: as `read_model_file`.
@@ -108,26 +112,26 @@ def _read(file: BinaryIO, path: Path) -> ModelFile:
     vocabulary = Vocabulary.parse(members[VOCABULARY_FILE], f"{VOCABULARY_FILE} in {path}")
     start = vocabulary.encode(normalize(manifest.start_text, manifest.normalization))
     if not len(start) or (manifest.unknown == "skip" and UNKNOWN_ID in start):
-        raise Damaged(f"start_text in {MANIFEST_FILE} is not of characters in {VOCABULARY_FILE}")
+        raise Damaged(f"start_text in {MANIFEST_FILE} has characters that are not in {VOCABULARY_FILE}")
     file.seek(0)
     flatbuffer = file.read(zip_start)
     if hashlib.sha256(flatbuffer).hexdigest() != manifest.flatbuffer_sha256:
-        raise Damaged("its SHA-256 is not the one that it was made with")
+        raise Damaged("its SHA-256 does not match its manifest")
     return ModelFile(path, manifest, vocabulary, flatbuffer)
 
 
 def _read_zip(file: BinaryIO, path: Path) -> tuple[int, dict[str, bytes]]:
-    """Where the ZIP begins, and its members; of the rest only the first bytes are read.
+    """Read the start of the ZIP and its members; of the flatbuffer only the first bytes are read.
 
     Raises:
-        CharedgeError: the file is none of ours, or was cut short.
+        CharedgeError: the file is not a model file, or was cut short.
     """
     file_size = file.seek(0, os.SEEK_END)
     file.seek(0)
     is_flatbuffer = file.read(8)[4:] == FLATBUFFER_IDENTIFIER
     try:
         if not TAIL_BYTES < file_size <= MAX_FLATBUFFER_BYTES + sum(MEMBER_LIMITS.values()):
-            raise Damaged("no model has its size")
+            raise Damaged("its size is not that of a model")
         directory = file_size - TAIL_BYTES
         file.seek(directory)
         entries = list(_directory_entries(file.read(TAIL_BYTES), directory))
@@ -161,7 +165,7 @@ class _Entry:
 
     @property
     def local_header(self) -> bytes:
-        """What must stand before the member's content, byte for byte."""
+        """The bytes that must precede the member's content."""
         numbers = (self.needed, 0, STORED, self.time, self.date, self.crc, self.length, self.length, len(self.name), 0)
         return LOCAL_HEADER.pack(b"PK\3\4", *numbers) + self.name.encode()
 
@@ -173,11 +177,15 @@ class _Entry:
 
     @property
     def size(self) -> int:
-        """Of the member, its header included."""
+        """Bytes of the member, including its header."""
         return LOCAL_HEADER.size + len(self.name) + self.length
 
     def read_member(self, file: BinaryIO, position: int) -> bytes:
-        """The member's content, the file standing at its beginning."""
+        """Read the member's content from a file that is at the member's start.
+
+        Raises:
+            Damaged: the header or the checksum is wrong.
+        """
         header = self.local_header
         if self.offset != position or file.read(len(header)) != header:
             raise Damaged(f"{self.name} is not where the ZIP says it is")
@@ -188,7 +196,7 @@ class _Entry:
 
 
 def _directory_entries(tail: bytes, directory: int) -> Iterator[_Entry]:
-    """The ZIP's directory, which must be exactly ours: two stored members of known names, no extras, and the end record."""
+    """The entries of the ZIP's directory, which must be exactly as written here: two stored members, no extras, the end record."""
     if tail[DIRECTORY_BYTES:] != _end_record(directory):
         raise Damaged("it does not end with the ZIP of a model")
     limits, position = dict(MEMBER_LIMITS), 0
@@ -201,10 +209,10 @@ def _directory_entries(tail: bytes, directory: int) -> Iterator[_Entry]:
         if (magic, flags, method, packed, extra, comment, disk) != (b"PK\1\2", 0, STORED, length, 0, 0, 0):
             raise Damaged("a ZIP member is not stored as charedge stores it")
         if length > limits.pop(name, -1):
-            raise Damaged("the ZIP holds something else than a vocabulary and a manifest of sensible size")
+            raise Damaged("the ZIP holds more than a vocabulary and a manifest of acceptable size")
         yield _Entry(name, needed, time, date, crc, length, offset)
 
 
 def _end_record(directory: int) -> bytes:
-    """What ends the ZIP, whose directory begins at a byte of the file."""
+    """The end record of a ZIP whose directory starts at this byte of the file."""
     return END_RECORD.pack(b"PK\5\6", 0, 0, len(MEMBER_LIMITS), len(MEMBER_LIMITS), DIRECTORY_BYTES, directory, 0)

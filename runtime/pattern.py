@@ -1,4 +1,4 @@
-"""Text that matches a regular expression, whatever the model would rather write."""
+"""Constrained generation: text that matches a regular expression."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .errors import CharedgeError, InvalidOption
 from .text import Normalization, clusters, normalize_part
 
 ENDED = -1  # in place of a token
-MATCH_SECONDS = 2.0  # for one try; an expression that needs more would need for ever
+MATCH_SECONDS = 2.0  # for one match; an expression that needs longer would never end
 MAX_TRIES = 10_000  # matches tried, to tell whether an incomplete text can become a match
 ESCAPED_LINE_END = re.compile(r"(?<!\\)((?:\\\\)*)\\r\\n")
 
 
 def as_written(expression: str, form: Normalization) -> str:
-    """An expression that matches what a model of some Unicode form writes, as far as that can be done character by character.
+    """Rewrite an expression so that it matches text in a model's Unicode form, as far as possible character by character.
 
-    A character that becomes several is put in a group, so that a quantifier repeats it whole; in a class, which is of single
-    characters, each of them is a member. Characters written as escapes (`\\u0439`) stay, but for a line end `\\r\\n`.
+    A character that becomes several is put in a group, so that a quantifier repeats all of it; in a class, which has single
+    characters, each of them is a member. Characters written as escapes (`\\u0439`) stay, except a line end `\\r\\n`.
     """
     parts: list[str] = []
     escaped, opened = False, 0  # opened: how many parts there are up to the `[` or `[^` of the class we are in; 0 outside
@@ -43,13 +43,13 @@ def as_written(expression: str, form: Normalization) -> str:
 
 
 class Pattern:
-    """A regular expression that can tell whether a text may still become a match (the `regex` package's partial matching)."""
+    """A regular expression with partial matching (by the `regex` package): can a text still become a match?"""
 
     def __init__(self, expression: str, normalization: Normalization = "none") -> None:
         """
         Args:
-            expression: what the text matches.
-            normalization: the Unicode form of the model's text, to which the expression is brought.
+            expression: the regular expression that the text matches.
+            normalization: the Unicode form of the model's text, to which the expression is converted.
 
         Raises:
             InvalidOption: the expression is not valid.
@@ -66,7 +66,14 @@ class Pattern:
             raise InvalidOption("pattern", f"{expression!r} is not a valid regular expression ({error}): fix it.") from None
 
     def match(self, text: str) -> tuple[bool, bool]:
-        """Whether the text is a match, and whether it is one or could become one."""
+        """Match a text.
+
+        Returns:
+            Whether the text is a match, and whether it is one or could become one.
+
+        Raises:
+            CharedgeError: the match takes too long.
+        """
         try:
             found = self._compiled.fullmatch(text, partial=True, timeout=MATCH_SECONDS)
         except TimeoutError:
@@ -75,7 +82,7 @@ class Pattern:
 
 
 class ConstrainedRow:
-    """One row's text, grown a character at a time so that it stays the beginning of a match."""
+    """One row's text, extended by a character at a time so that it can always become a match."""
 
     def __init__(self, pattern: Pattern, tokens: Sequence[str]) -> None:
         self._pattern, self._tokens = pattern, tokens
@@ -83,7 +90,7 @@ class ConstrainedRow:
         self._complete, _ = pattern.match("")
 
     def choose(self, scores: np.ndarray) -> int:
-        """The token with the highest score that the pattern allows; `ENDED` where the text is complete and ends.
+        """Choose the token with the highest score that the pattern allows, or `ENDED` if the text is complete and ends.
 
         A complete match ends when the token that the model drew would leave the pattern, so that the model decides how
         long a text of `[a-z]+` is. An incomplete one takes the best token that the pattern allows, which is a draw from the
@@ -110,12 +117,12 @@ class ConstrainedRow:
     def require_complete(self, text: str, length: int, stopped: bool) -> None:
         """
         Args:
-            text: all that was written, or what stands before the stop string that ended it.
-            length: the most characters that there could be.
+            text: everything that was written, up to the stop string if one ended it.
+            length: maximum number of characters.
             stopped: whether a stop string ended it.
 
         Raises:
-            CharedgeError: the text is over and does not match; the sentence says whether a greater length can help.
+            CharedgeError: the text has ended and does not match; the message says whether a greater length can help.
         """
         expression = self._pattern.expression
         if stopped:
@@ -133,7 +140,7 @@ class ConstrainedRow:
             )
 
     def _can_match(self) -> bool | None:
-        """Whether some more characters make the text a match; None where `MAX_TRIES` were too few to tell."""
+        """Whether more characters can make the text a match; None if `MAX_TRIES` were too few to find out."""
         waiting, tried = [self._text], 0
         while waiting and tried < MAX_TRIES:
             text = waiting.pop()

@@ -1,4 +1,4 @@
-"""How far long work is: the one callback through which every room reports it."""
+"""Progress reports: the one callback type through which all long work is reported."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Report:
-    """What is being done, and how much of it."""
+    """The progress of a stage, or a message."""
 
     stage: str
-    """As in `encoding` or `epoch 3/10`."""
+    """Name of the stage, for example `encoding` or `epoch 3/10`."""
     done: int = 0
     total: int = 0
-    """Of the units; 0 for a report that is a message alone."""
+    """Number of units in all; 0 for a report that is only a message."""
     unit: str = ""
     """What `done` and `total` count, in the plural."""
     message: str = ""
     """A line that stays on the screen."""
     figures: Mapping[str, Any] = field(default_factory=dict)
-    """Of a training: its loss, speed and remaining time by the names of the JSON log (docs/training.md)."""
+    """Loss, speed and remaining time of a training, by the names of the JSON log (docs/training.md)."""
 
 
 Progress = Callable[[Report], object]
 
 
 def no_progress(report: Report) -> None:
-    """Report to nobody."""
+    """Ignore a report."""

@@ -1,4 +1,4 @@
-"""From logits to the next token.
+"""Sampling: from logits to the next token.
 
 The controls act in this order, each on the result of the one before it:
 
@@ -8,8 +8,8 @@ The controls act in this order, each on the result of the one before it:
 4. top_k, 5. top_p, 6. min_p;
 7. the draw.
 
-This is Hugging Face's order: its logits processors add the bias before they penalise, and its warpers follow. llama.cpp agrees on
-bias and penalty, but applies the temperature last.
+This is the order of Hugging Face's logits processors and warpers. llama.cpp, too, adds the bias before the penalty, but applies the
+temperature last.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from .errors import CharedgeError, InvalidOption
 from .text import Normalization, clusters, normalize_part
 from .vocabulary import UNKNOWN_ID, Vocabulary
 
-MAX_WINDOW = 1024  # how much of a text is kept for the repetition penalty
-NOISE_STEPS = 64  # the most steps whose noise is drawn at once
-NOISE_BYTES = 1 << 24  # the most memory for it, unless one step needs more
-LARGEST = 1e30  # of a number that a control takes: logits stay finite in float32, and their products in float64
+MAX_WINDOW = 1024  # characters of a text kept for the repetition penalty
+NOISE_STEPS = 64  # maximum number of steps whose noise is drawn at once
+NOISE_BYTES = 1 << 24  # maximum memory for it, unless one step needs more
+LARGEST = 1e30  # value of a control, so that logits stay finite in float32, and their products in float64
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next character is chosen.
+    """The controls by which the next character is chosen.
 
     Raises:
-        InvalidOption: a value that cannot be.
+        InvalidOption: a field has an invalid value.
     """
 
     temperature: float = 0.8
@@ -52,11 +52,11 @@ class Sampling:
     repetition_penalty: float = 1.0
     """Divide the positive logits of recent characters by this, and multiply the negative ones; 1 is off. Keskar et al. 2019."""
     repetition_window: int = 64
-    """How many characters are recent, at most 1024."""
+    """Number of characters that count as recent, at most 1024."""
     banned: str = ""
     """Characters that are never written."""
     logit_bias: Mapping[str, float] = field(default_factory=dict)
-    """What to add to the logit of some characters; the values of two keys that are one character to the model add up."""
+    """Values to add to the logits of characters; if two keys are the same character in the model's form, their values are added."""
 
     def __post_init__(self) -> None:
         def check(fine: bool, option: str, expected: str) -> None:
@@ -88,14 +88,17 @@ class Sampling:
                 raise InvalidOption("logit_bias", f"{entry!r} must have a value from {-LARGEST:g} to {LARGEST:g}.")
 
     def bias(self, vocabulary: Vocabulary, normalization: Normalization = "none") -> np.ndarray:
-        """What is added to the logits of every step: float32 [V]; characters that the model does not know have no effect.
+        """The bias to add to the logits of every step; characters that the model does not know have no effect.
 
         Args:
             vocabulary: the characters of the model.
-            normalization: the Unicode form of the model's text, to which the characters in the controls are brought.
+            normalization: the Unicode form of the model's text, to which the characters in the controls are converted.
+
+        Returns:
+            float32 [V], -inf for what is never drawn.
 
         Raises:
-            InvalidOption: every character is banned, or something to ban or to bias is not one character to the model.
+            InvalidOption: every character is banned, or a character to ban or to bias is several in the model's form.
         """
         bias = np.zeros(len(vocabulary), np.float32)
         for key, value in self.logit_bias.items():
@@ -111,10 +114,10 @@ class Sampling:
 
 
 def _single_characters(option: str, text: str, normalization: Normalization) -> str:
-    """The characters that an option lists, as the model writes them.
+    """The characters of an option, in the model's Unicode form.
 
     Raises:
-        InvalidOption: one of them is several to the model, as `é` is in NFD; its parts alone would be other letters.
+        InvalidOption: one of them is several characters in that form, as `é` is in NFD; its parts are other letters.
     """
     characters = ""
     for cluster in clusters(normalize_part(text, "none"), normalization):
@@ -131,10 +134,10 @@ def _single_characters(option: str, text: str, normalization: Normalization) -> 
 
 
 def random_rows(seed: int | None, rows: int) -> list[np.random.Generator]:
-    """A random generator for each row; row k of many draws what row k of any other number of rows would.
+    """A random generator for each row; row k draws the same numbers whatever the number of rows.
 
     Raises:
-        InvalidOption: the seed is negative.
+        InvalidOption: the seed is not an integer from 0 up.
     """
     if seed is not None and not (isinstance(seed, Integral) and seed >= 0):
         raise InvalidOption("seed", f"{seed!r} must be an integer from 0 up.")
@@ -142,7 +145,7 @@ def random_rows(seed: int | None, rows: int) -> list[np.random.Generator]:
 
 
 class NotFinite(CharedgeError):
-    """A logit is NaN or infinite, which no sound model gives."""
+    """A logit is NaN or infinite, which only a damaged model produces."""
 
     def __init__(self) -> None:
         super().__init__("the model produced NaN or infinite logits: check the file with `charedge verify`.")
@@ -152,10 +155,10 @@ class Sampler:
     """Draws the next token of every row.
 
     A draw is an argmax over `logits + temperature * Gumbel noise`, which has exactly the distribution softmax(logits /
-    temperature) (Gumbel 1954; Maddison, Tarlow and Minka 2014, "A* Sampling") and needs neither an exponential nor a sum a
-    step. The noise is drawn in blocks, from `random()` alone, whose stream numpy keeps from version to version; a row takes V
-    numbers of its stream a step, whatever the size of the block. Without filters and a penalty, whose place is after the bias,
-    the bias is added to the whole block at once: with nothing but a temperature a step costs one addition and one argmax.
+    temperature) (Gumbel 1954; Maddison, Tarlow and Minka 2014, "A* Sampling") and needs no exponential and no sum in a step.
+    The noise is drawn in blocks, from `random()` only, whose stream numpy keeps from version to version; a row uses V numbers of
+    its stream per step, whatever the size of the block. Without filters and penalty, which come after the bias, the bias is
+    added to the whole block at once: with only a temperature, a step costs one addition and one argmax.
     """
 
     def __init__(
@@ -172,19 +175,19 @@ class Sampler:
             bias: float32 [V], from `Sampling.bias`.
             randoms: a generator for each row.
             recent: the last token ids of each row's prompt, for the repetition penalty.
-            length: how many draws there will be at most, so that no memory is spent on the noise of others; None: unknown.
+            length: maximum number of draws, so that no more noise is drawn than needed; None if unknown.
         """
         self._sampling, self._bias, self._randoms = sampling, bias, list(randoms)
         self._remaining = sys.maxsize if length is None else length
         self._filters = sampling.temperature > 0 and (sampling.top_k > 0 or sampling.top_p < 1 or sampling.min_p > 0)
         self._penalty = Penalty(sampling, len(bias), recent) if sampling.repetition_penalty != 1 else None
-        self._block: list[Any] = []  # the random state that the noise was drawn from, a row each
+        self._block: list[Any] = []  # the random state from which the noise was drawn, for each row
         self._noise = np.empty((0, len(randoms), len(bias)), np.float32)
         self._scores = np.empty((len(randoms), len(bias)), np.float32 if self.plain else np.float64)
         self._step = 0
 
     def __call__(self, logits: np.ndarray) -> np.ndarray:
-        """The next token of each row: float32 [rows, V] -> int [rows].
+        """Draw the next token of each row: float32 [rows, V] -> int [rows].
 
         Raises:
             NotFinite: a logit is NaN or infinite.
@@ -196,7 +199,7 @@ class Sampler:
         return tokens
 
     def scores(self, logits: np.ndarray) -> np.ndarray:
-        """What each token of each row scores in this step's draw, the highest being the one drawn: [rows, V], reused next time."""
+        """The scores of this step's draw, the highest of each row being drawn: [rows, V], overwritten by the next call."""
         if self._step == len(self._noise):
             self._draw_noise()
         noise = self._noise[self._step]
@@ -211,29 +214,33 @@ class Sampler:
 
     @staticmethod
     def check(scores: np.ndarray, tokens: np.ndarray) -> None:
-        """An argmax finds a NaN or an infinity first, so that looking at the winners is enough."""
+        """Check the scores of the chosen tokens: an argmax returns a NaN or an infinity if there is one.
+
+        Raises:
+            NotFinite: a logit is NaN or infinite.
+        """
         for row, token in enumerate(tokens.tolist()):
             if not math.isfinite(scores.item(row, token)):
                 raise NotFinite
 
     def accept(self, tokens: np.ndarray) -> None:
-        """Count the tokens that were chosen as recent ones; a call does it itself."""
+        """Add the chosen tokens to the recent ones; `__call__` does it itself."""
         if self._penalty is not None:
             self._penalty.accept(tokens)
 
     @property
     def plain(self) -> bool:
-        """Whether a draw is no more than an argmax over `logits + noise`."""
+        """Whether a draw is only an argmax over `logits + noise`."""
         return not self._filters and self._penalty is None
 
     def noise(self) -> Iterator[np.ndarray]:
-        """The noise of every step to come, the bias in it: float32 [rows, V], for a plain sampler."""
+        """The noise of each following step, including the bias: float32 [rows, V]; for a plain sampler."""
         while True:
             self._draw_noise()
             yield from self._noise
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Leave out all but some of the rows."""
+        """Keep only some of the rows."""
         self._randoms = [self._randoms[row] for row in rows]
         self._block = [self._block[row] for row in rows]
         self._noise = np.ascontiguousarray(self._noise[:, rows])
@@ -242,11 +249,11 @@ class Sampler:
             self._penalty.keep(rows)
 
     def position(self) -> dict[str, Any]:
-        """Where the first row's draws are: the random state at the start of its block, and the steps taken since."""
+        """The position of the first row's draws: the random state at the start of its block, and the steps since."""
         return {"random": self._block[0] if self._block else self._randoms[0].bit_generator.state, "step": self._step}
 
     def seek(self, position: Mapping[str, Any]) -> None:
-        """Go to where the only row's draws were."""
+        """Set the position of the only row's draws, from `position`."""
         self._step, self._block, self._noise = 0, [], self._noise[:0]
         random = self._randoms[0].bit_generator
         random.state = position["random"]
@@ -259,20 +266,20 @@ class Sampler:
         self._remaining -= steps
         self._block = [random.bit_generator.state for random in self._randoms]
         self._noise = np.empty((steps, rows, size), np.float32)
-        # after the filters the logits are divided by the temperature already
+        # the filters have already divided the logits by the temperature
         scale = -1.0 if self._filters else -self._sampling.temperature
         uniform, exponential = np.empty((steps, size)), np.empty((steps, size), np.float32)
         for row, random in enumerate(self._randoms):
             random.random(out=uniform)
             np.maximum(uniform, sys.float_info.min, out=uniform)
-            np.negative(np.log(uniform, out=uniform), out=exponential, casting="same_kind")  # near 1 float64 has the digits
+            np.negative(np.log(uniform, out=uniform), out=exponential, casting="same_kind")  # near 1, float64 has enough digits
             np.multiply(np.log(exponential, out=exponential), np.float32(scale), out=self._noise[:, row])
         if self.plain:
             self._noise += self._bias
 
     def _filter(self, logits: np.ndarray) -> np.ndarray:
-        """Divide by the temperature and drop what top_k, top_p and min_p drop: float64 [rows, V] -> [rows, V], at most 0."""
-        with np.errstate(over="ignore", invalid="ignore"):  # a tiny temperature; a model's infinity, which `check` finds
+        """Divide by the temperature and apply top_k, top_p and min_p: float64 [rows, V] -> [rows, V], at most 0."""
+        with np.errstate(over="ignore", invalid="ignore"):  # a tiny temperature, or an infinite logit, which `check` finds
             scaled = (logits - logits.max(axis=1, keepdims=True)) / self._sampling.temperature
         if 0 < self._sampling.top_k < scaled.shape[1]:
             kth = np.partition(scaled, -self._sampling.top_k, axis=1)[:, -self._sampling.top_k, None]
@@ -280,7 +287,7 @@ class Sampler:
         if self._sampling.top_p < 1:
             order = np.argsort(-scaled, axis=1, kind="stable")
             ranked = np.exp(np.take_along_axis(scaled, order, axis=1))
-            before = np.cumsum(ranked, axis=1) - ranked  # the probability of all that are likelier, times the sum
+            before = np.cumsum(ranked, axis=1) - ranked  # the total probability of the likelier ones, unnormalised
             dropped = before >= self._sampling.top_p * ranked.sum(axis=1, keepdims=True)
             np.put_along_axis(scaled, order, np.where(dropped, -np.inf, np.take_along_axis(scaled, order, axis=1)), axis=1)
         if self._sampling.min_p > 0:

@@ -1,4 +1,4 @@
-"""A text that is written in a session, and how much of it has been handed over."""
+"""A text that is written in a session, and how much of it was delivered."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .vocabulary import Vocabulary
 
 SESSION_SECONDS = 10.0
 UNKNOWN_CHARACTER = "\ud800"
-"""`[UNK]` in a session's tail: half a character, which no vocabulary has, so that it is `[UNK]` again when the tail is encoded."""
+"""`[UNK]` in a session's tail: a surrogate, which is in no vocabulary, so that it is encoded as `[UNK]` again."""
 
 
 class SavedText:
-    """A text that is written in a session: iterate over its pieces, and report how far they have been handed over.
+    """A text in a session: iterate over its pieces, and report which were delivered with `handed_over`.
 
-    The session never covers a character that was not handed over: the text that is resumed continues after the last one that was.
+    The session never covers a character that was not delivered: a resumed text continues after the last one that was.
     """
 
     def __init__(
@@ -29,22 +29,22 @@ class SavedText:
         """
         Args:
             step: the model.
-            vocabulary: its characters.
+            vocabulary: the characters of the model.
             model_sha256: the manifest's `flatbuffer_sha256`.
-            path: the session's file, which the caller has locked.
+            path: the session file, locked by the caller.
             plan: what to write.
-            feed: returns the model after the session and the prompt; called when the first piece is asked for.
+            feed: returns the model after the session and the prompt; called when the first piece is requested.
         """
         self._step, self._vocabulary, self._model_sha256, self._path = step, vocabulary, model_sha256, path
         self._characters = (UNKNOWN_CHARACTER, *vocabulary.tokens[1:])  # by id, in the tail
         self._plan, self._feed = plan, feed
         self._tail = ""
-        self._mark: Mark | None = None  # after the last piece, until it is handed over
-        self._unsaved: tuple[Mark, str] | None = None  # what is handed over and not saved
+        self._mark: Mark | None = None  # after the last piece, until it is delivered
+        self._unsaved: tuple[Mark, str] | None = None  # delivered and not saved yet
         self._save_time = time.monotonic()
 
     def __iter__(self) -> Iterator[str]:
-        """The pieces; to be asked for once."""
+        """The pieces; may be iterated once."""
         fed = self._feed()
         self._tail = self._decode(fed.recent)
         self._save_time = time.monotonic()
@@ -56,16 +56,16 @@ class SavedText:
 
     @property
     def due(self) -> bool:
-        """Whether it is ten seconds since the session was saved."""
+        """Whether the session was last saved ten seconds ago or earlier."""
         return time.monotonic() - self._save_time >= SESSION_SECONDS
 
     def handed_over(self) -> None:
-        """Let the next save cover the pieces so far and, where the text has ended, the stop string after them."""
+        """Mark the pieces so far as delivered and, if the text has ended, the stop string after them; the next save covers them."""
         if self._mark is not None:
             self._unsaved, self._mark = (self._mark, self._tail), None
 
     def save(self) -> None:
-        """Write the session up to what was handed over last, unless it stands there already.
+        """Save the session up to what was delivered last, unless that is saved already.
 
         Raises:
             CharedgeError: it cannot be written.
@@ -80,7 +80,7 @@ class SavedText:
         return "".join([self._characters[i] for i in ids])
 
     def _take(self, cursor: Cursor, characters: int) -> None:
-        """Move behind some more characters of the text."""
+        """Advance by some characters of the text."""
         tokens, mark = cursor.take(characters)
         self._tail = (self._tail + self._decode(tokens))[-MAX_WINDOW:]
         self._mark = mark or self._mark

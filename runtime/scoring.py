@@ -1,4 +1,4 @@
-"""How well a model predicts a text: nats per character, and the probe that every file must pass before it is used."""
+"""Scoring: nats per character of a text, and the probe that every file must pass before it is used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .model_file import ModelFile
 
 @dataclass(frozen=True)
 class Score:
-    """What a model makes of a text. N characters give N - 1 predictions, from a zero state, softmax over all V tokens."""
+    """A model's loss over a text. N characters give N - 1 predictions, from a zero state, softmax over all V tokens."""
 
     nats_per_character: float
     bits_per_character: float
@@ -38,7 +38,7 @@ def nats_of(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """The logarithms of the probabilities, so that the largest exponent is 0: float [n, V] -> float64 [n, V]."""
+    """The logarithms of the probabilities, computed without overflow: float [n, V] -> float64 [n, V]."""
     logits = logits.astype(np.float64)
     logits -= logits.max(axis=1, keepdims=True)
     logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
@@ -46,29 +46,29 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 class TooShort(CharedgeError):
-    """A text gives no prediction."""
+    """A text is too short for a prediction."""
 
     def __init__(self) -> None:
         super().__init__("the text has fewer than two characters that the model knows: give a longer one.")
 
 
 class Scorer:
-    """Adds up the nats of a text that comes in parts, the state carried through it from zeros, in constant memory."""
+    """Sums the loss of a text that comes in parts, with the state carried from zeros, in constant memory."""
 
     def __init__(self, step: Step, block: int = 256) -> None:
         """
         Args:
             step: the model.
-            block: how many steps' logits are kept before they are summed up.
+            block: number of steps whose logits are kept before their loss is summed.
         """
         self._step, self._state = step, step.zeros()
         self._logits = step.empty_logits(block)
-        self._last = np.empty(0, np.int32)  # the id that waits for the one after it
+        self._last = np.empty(0, np.int32)  # the last id, whose successor is not known yet
         self._total = 0.0
         self.characters = 0
 
     def add(self, ids: np.ndarray) -> None:
-        """Add more of the text: int32 [n]."""
+        """Read the next part of the text: int32 [n]."""
         self.characters += len(ids)
         ids = np.concatenate([self._last, ids])
         advance, state, block = self._step.advance, self._state, len(self._logits)
@@ -81,7 +81,8 @@ class Scorer:
 
     @property
     def nats_per_character(self) -> float:
-        """
+        """The mean loss of the text so far, in nats per character.
+
         Raises:
             TooShort: there were fewer than two characters.
         """
@@ -90,7 +91,14 @@ class Scorer:
         return self._total / (self.characters - 1)
 
     def score(self, skipped: int = 0) -> Score:
-        """What the model makes of all that was added."""
+        """The score of the text so far.
+
+        Args:
+            skipped: characters that were left out.
+
+        Raises:
+            TooShort: there were fewer than two characters.
+        """
         nats = self.nats_per_character
         return Score(nats, to_bits(nats), self.characters, skipped)
 
@@ -104,7 +112,7 @@ def score_ids(step: Step, ids: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """The probe's loss on this machine beside the one in the manifest."""
+    """The probe's loss on this machine, and the one that the manifest records, both in nats per character."""
 
     nats_per_character: float
     expected_nats_per_character: float
@@ -123,20 +131,21 @@ def run_probe(step: Step, file: ModelFile) -> ProbeResult:
 
 
 def require_probe(step: Step, file: ModelFile) -> ProbeResult:
-    """Run the probe.
+    """Run the probe, and require its recorded loss.
 
     Raises:
-        CharedgeError: its loss does not come out as recorded: this machine would not write what the workstation wrote.
+        CharedgeError: the loss differs from the recorded one: the model would not behave as on the workstation.
     """
     result = run_probe(step, file)
     if not result.passed:
         raise CharedgeError(
             f"{file.path} does not work with {step.interpreter} on this machine (the probe's loss is "
-            f"{result.nats_per_character:.4f} nats, recorded were {result.expected_nats_per_character:.4f}): "
+            f"{result.nats_per_character:.4f} nats per character, the file records {result.expected_nats_per_character:.4f}): "
             "convert the run again, or use another interpreter."
         )
     return result
 
 
 def to_bits(nats: float) -> float:
+    """Nats in bits."""
     return nats / math.log(2)

@@ -1,4 +1,4 @@
-"""The file that a text is resumed from: everything the next character depends on, written atomically."""
+"""Session files, from which a text is resumed: everything that the next character depends on, written atomically."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .text import unreadable
 
 FORMAT_VERSION = 1
 BEGINNING = b'{"model_sha256": "'
-"""What every session begins with, a damaged one too."""
+"""The first bytes of every session, also of a damaged one."""
 MAX_BYTES = 1 << 26
-"""More than any session has: the state takes 5 bytes for 4, the rest a few kilobytes."""
+"""Larger than any session: the state takes 5 bytes for every 4, the rest a few kilobytes."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Session:
     """The state of a text after its last character."""
 
     model_sha256: str
-    """The manifest's `flatbuffer_sha256`: the state means nothing to another model."""
+    """The manifest's `flatbuffer_sha256`: the state is only valid for this model."""
     token: int
-    """The last character, which the model has not been fed yet."""
+    """The last character, which the model has not read yet."""
     state: np.ndarray
     """float32 [1, S], before that character."""
     position: dict[str, Any]
-    """Where the draws are, from `Sampler.position`."""
+    """The position of the draws, from `Sampler.position`."""
     tail: str
     """The end of the text, for the repetition penalty and for people; U+D800 stands for each `[UNK]`."""
 
@@ -65,7 +65,7 @@ class Session:
             vocabulary_size: V.
 
         Raises:
-            CharedgeError: the file is no session, damaged, or of another model or version.
+            CharedgeError: the file is not a session, is damaged, or belongs to another model or version.
         """
         content = _read(path)
         if not content.startswith(BEGINNING):
@@ -110,25 +110,25 @@ class Session:
 
 
 def require_place(path: Path) -> None:
-    """Check that a session may be at a path, before anything is opened there.
+    """Check that a path can be a session file, before it is opened.
 
     Raises:
-        CharedgeError: something else is there, or the path cannot be looked at.
+        CharedgeError: a folder or another kind of file is there, or the path cannot be examined.
     """
     try:
         if path.is_dir():
             raise CharedgeError(f"`session` {path} is a folder: give a file.")
         if path.exists() and not path.is_file():
-            raise CharedgeError(f"`session` {path} is not a regular file: give a regular file, or a name that is free.")
+            raise CharedgeError(f"`session` {path} is not a regular file: give a regular file, or a new name.")
     except OSError as error:
         raise _unwritable(path, error) from None
 
 
 def require_room(path: Path, state_size: int) -> None:
-    """Check that a session can be saved at a path, by writing as much beside it.
+    """Check that a session can be saved at a path, by writing a file of that size beside it.
 
     Raises:
-        CharedgeError: it cannot.
+        CharedgeError: it cannot be saved there.
     """
     try:
         check_room(path.parent, 6 * state_size + 8 * MAX_WINDOW)
@@ -138,9 +138,9 @@ def require_room(path: Path, state_size: int) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a session, from before it is read until it has been saved for the last time.
+    """Lock a session, from before it is read until it was saved for the last time.
 
-    The lock is a file of its own beside it, `.NAME.lock`, since every save replaces the session's file.
+    The lock is a separate file beside it, `.NAME.lock`, because every save replaces the session file.
 
     Raises:
         CharedgeError: another text is written in the session, or its folder cannot be written.
@@ -160,7 +160,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _read(path: Path) -> bytes:
-    """The beginning of a file, as much of it as a session may have."""
+    """Read a file, up to the largest size of a session."""
     try:
         with path.open("rb") as file:
             return file.read(MAX_BYTES)

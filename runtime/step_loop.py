@@ -1,4 +1,4 @@
-"""The step loop: from a prompt to the model after it, and from there to the pieces of a text, for any number of rows at once."""
+"""The step loop: read a prompt, then write the pieces of a text, for any number of rows at once."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .stopping import StopStrings
 
 
 class Fed(NamedTuple):
-    """The model after a text."""
+    """The model's outputs after it has read a text."""
 
-    logits: np.ndarray  # float32 [1, V], for the character to come
+    logits: np.ndarray  # float32 [1, V], for the next character
     state: np.ndarray  # float32 [1, S]
     recent: np.ndarray  # int32 [n], the last ids of the text
 
@@ -30,10 +30,10 @@ def feed(step: Step, chunks: Iterable[np.ndarray], after: Fed | None = None) -> 
     Args:
         step: the model.
         chunks: the ids, piece by piece: int32 [any].
-        after: the model after what was read before; by default nothing was.
+        after: the model after the text before this one; by default there is none.
 
     Returns:
-        The model after the text; its logits mean nothing if nothing was ever read.
+        The model after the text; its logits are undefined if nothing was ever read.
     """
     before = after or Fed(step.empty_logits(), step.zeros(), np.empty(0, np.int32))
     logits, state, recent = before.logits.copy(), before.state.copy(), before.recent
@@ -46,10 +46,10 @@ def feed(step: Step, chunks: Iterable[np.ndarray], after: Fed | None = None) -> 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to write after the prompts."""
+    """The options of the texts to write."""
 
     length: int
-    """The most characters that a row gets."""
+    """Maximum number of characters of a row."""
     sampling: Sampling
     bias: np.ndarray
     randoms: Sequence[np.random.Generator]
@@ -61,23 +61,23 @@ class Plan:
 
 
 class Mark(NamedTuple):
-    """Where a text stands after a character: all that the next one depends on, but for the recent characters."""
+    """The state of a text after a character: all that the next one depends on, except the recent characters."""
 
     token: int
     """The character, which the model has not read yet."""
     state: np.ndarray
     """float32 [1, S], before that character."""
     position: dict[str, Any]
-    """From `Sampler.position`, after that character's draw."""
+    """The position after that character's draw, from `Sampler.position`."""
 
 
 class Cursor:
-    """The first row's characters that were not taken yet, and where the text stands after each of them."""
+    """A queue of the first row's characters, each with its mark."""
 
     def __init__(self, only_last: bool = False) -> None:
         """
         Args:
-            only_last: keep no mark but that of the last character, for a text that comes in one piece.
+            only_last: keep only the mark of the last character, for a text that comes in one piece.
         """
         self._tokens: deque[int] = deque()
         self._marks: deque[Mark] = deque(maxlen=1 if only_last else None)
@@ -86,7 +86,7 @@ class Cursor:
         return len(self._tokens)
 
     def add(self, mark: Mark) -> None:
-        """One more character."""
+        """Append a character."""
         self._tokens.append(mark.token)
         self._marks.append(mark)
 
@@ -94,7 +94,7 @@ class Cursor:
         """Remove the first characters.
 
         Returns:
-            Their token ids, and where the text stands after the last of them; None where that was not kept, or none are taken.
+            Their token ids, and the mark of the last of them; None if that was not kept, or none are taken.
         """
         tokens = [self._tokens.popleft() for _ in range(characters)]
         mark = None
@@ -106,14 +106,14 @@ class Cursor:
 def write(
     step: Step, tokens: Sequence[str], plan: Plan, fed: Sequence[Fed], cursor: Cursor | None = None
 ) -> Iterator[tuple[int, str]]:
-    """Write a text for every row, all in one step loop; rows that have ended leave it.
+    """Write a text for every row, in one step loop; rows that have ended are removed from it.
 
     Args:
         step: the model.
         tokens: the characters by id.
-        plan: what to write.
-        fed: each row's model after its prompt.
-        cursor: gets every character of the first row before the piece that it belongs to is yielded, if given.
+        plan: the options of the texts.
+        fed: the model after each row's prompt.
+        cursor: gets every character of the first row before its piece is yielded.
 
     Yields:
         The row and the next piece of its text.
@@ -160,7 +160,7 @@ def write(
 def _write_plain_row(
     step: Step, tokens: Sequence[str], length: int, sampler: Sampler, logits: np.ndarray, state: np.ndarray
 ) -> Iterator[tuple[int, str]]:
-    """The loop above for one row and nothing but a temperature, with every call taken out of it that can be: a tenth faster."""
+    """The loop of `write` for one row with only a temperature, with as few calls as possible: a tenth faster."""
     scores, token = np.empty_like(logits), np.empty(1, np.int32)
     add, argmax, item, advance, isfinite = np.add, scores.argmax, scores.item, step.advance, math.isfinite
     for remaining, noise in zip(range(length - 1, -1, -1), sampler.noise(), strict=False):
@@ -177,7 +177,7 @@ def _write_plain_row(
 def _write_plain_rows(
     step: Step, tokens: Sequence[str], length: int, sampler: Sampler, logits: np.ndarray, state: np.ndarray
 ) -> Iterator[tuple[int, str]]:
-    """The same for several rows, each of which comes in one piece at the end."""
+    """The same for several rows, each yielded in one piece at the end."""
     scores = np.empty_like(logits)
     written: list[np.ndarray] = []
     for remaining, noise in zip(range(length - 1, -1, -1), sampler.noise(), strict=False):
@@ -192,7 +192,7 @@ def _write_plain_rows(
 
 
 def _constrained(sampler: Sampler, logits: np.ndarray, rows: Sequence[_Row]) -> np.ndarray:
-    """The next token of each row that its pattern allows; `ENDED` where the pattern is complete and the model goes elsewhere."""
+    """The next token of each row that its pattern allows, or `ENDED` if the pattern is complete and the model leaves it."""
     scores = sampler.scores(logits)
     sampler.check(scores, scores.argmax(axis=1))
     chosen = np.array([row.constraint.choose(scores[i]) for i, row in enumerate(rows) if row.constraint], np.int32)
@@ -201,7 +201,7 @@ def _constrained(sampler: Sampler, logits: np.ndarray, rows: Sequence[_Row]) -> 
 
 
 class _Row:
-    """One row's text as it grows: what may be passed on, and whether it has ended."""
+    """One row's text: what can be passed on, and whether it has ended."""
 
     def __init__(self, number: int, tokens: Sequence[str], plan: Plan) -> None:
         self.number = number
@@ -212,7 +212,7 @@ class _Row:
         self._held = ""
 
     def take(self, token: int) -> str:
-        """The text to pass on after one more token; with a pattern nothing before the end."""
+        """The text to pass on after another token; with a pattern, none before the end."""
         if token == ENDED:
             self.ended = True
             return ""
@@ -226,7 +226,11 @@ class _Row:
         return ""
 
     def finish(self) -> str:
-        """What is left to pass on once the row has ended."""
+        """The rest to pass on when the row has ended.
+
+        Raises:
+            CharedgeError: the text does not match the pattern.
+        """
         rest = self._held + (self._stop.rest() if self._stop else "")
         if self.constraint is not None:
             self.constraint.require_complete(rest, self._length, stopped=self._stop is not None and self._stop.found)

@@ -1,4 +1,4 @@
-"""Where a text ends before its length: at a stop string, even one that comes piece by piece."""
+"""Stop strings: the end of a text before its length, even if the string comes piece by piece."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .errors import InvalidOption
 
 
 class StopStrings:
-    """Passes a text on up to the first stop string, holding back no more than could still become one."""
+    """Passes a text on up to the first stop string, and holds back only what can still become one."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         """
@@ -16,13 +16,13 @@ class StopStrings:
             InvalidOption: a stop string is empty.
         """
         if not all(stops):
-            raise InvalidOption("stop", "must not be empty: leave it out to stop nowhere.")
+            raise InvalidOption("stop", "must not be empty: leave it out, or give a text.")
         self._stops = tuple(stops)
         self._held = ""
         self.found = False
 
     def feed(self, piece: str) -> str:
-        """The text that can be passed on now that a piece has come; `found` is set where a stop string ends it."""
+        """Add a piece; returns the text that can be passed on, and sets `found` if a stop string ends it."""
         if not self._stops:
             return piece
         text = self._held + piece
@@ -35,11 +35,11 @@ class StopStrings:
         return passed
 
     def rest(self) -> str:
-        """What was held back, once the text is over."""
+        """The text that was held back, at the end of the text."""
         held, self._held = self._held, ""
         return held
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of the text could begin the stop string."""
+    """Number of characters at the end of the text that can be the start of the stop string."""
     return next(size for size in range(min(len(stop) - 1, len(text)), -1, -1) if text.endswith(stop[:size]))

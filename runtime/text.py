@@ -1,4 +1,4 @@
-"""How every text is read: a corpus, a prompt and a text to score alike, so that a device sees what training saw."""
+"""Reading and normalising text: the same for a corpus, a prompt and a text to score."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ NORMALIZATIONS: tuple[Normalization, ...] = ("NFC", "NFD", "NFKC", "NFKD", "none
 STDIN = 0  # the descriptor
 BYTE_ORDER_MARK = "\ufeff"
 BLOCK_BYTES = 65_536
-MAX_BYTES = 64_000_000  # of a file that is read as a whole: a vocabulary or the state of the largest model fits
+MAX_BYTES = 64_000_000  # of a file that is read as a whole; enough for a vocabulary or the state of the largest model
 LINE_END = re.compile("\r\n|\r|\n")
 MARKS = "\u0300-\u4dff\ua000-\uabff\ud7a4-\U0010ffff"
-"""All combining marks are in here, and neither Latin nor Han nor Hangul, so that no usual text has a long run of these."""
+"""All combining marks, and neither Latin nor Han nor Hangul, so that ordinary text has no long run of these."""
 LONG_RUN = re.compile(f"(?<![{MARKS}])[{MARKS}]{{256,}}")
 SAMPLED_RUN = re.compile(f"[{MARKS}]{{2}}")
-"""What a long run leaves in every 128th character."""
+"""What a long run looks like in every 128th character."""
 
 
 HARMFUL = re.compile(
-    "[\0-\x08\x0b-\x1f\x7f-\x9f"  # controls but newline and tab: a terminal obeys them
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional controls: text is read in another order than it is shown
-    "\u2028\u2029"  # separators of lines and paragraphs: some programs end a line there
-    "\ud800-\udfff]"  # surrogates: bytes of a file's name that are not UTF-8
+    "[\0-\x08\x0b-\x1f\x7f-\x9f"  # control characters except newline and tab: a terminal obeys them
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional controls: they change the order in which text is shown
+    "\u2028\u2029"  # line and paragraph separators: some programs end a line there
+    "\ud800-\udfff]"  # surrogates: bytes of a file name that are not UTF-8
 )
 
 
 def harmless(text: str) -> str:
-    r"""The text as a terminal can show it: characters of `HARMFUL` as `\uXXXX`."""
+    r"""Escape the characters of `HARMFUL` as `\uXXXX`, so that a terminal can show the text."""
     return HARMFUL.sub(_escape, text)
 
 
@@ -46,12 +46,12 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def normalize(text: str, form: Normalization) -> str:
-    """The text without a byte order mark, its lines ended by a line feed, in a Unicode normalisation form."""
+    """Remove a byte order mark, make every line end a line feed, and apply a Unicode normalisation form."""
     return normalize_part(text.removeprefix(BYTE_ORDER_MARK), form)
 
 
 def normalize_part(text: str, form: Normalization) -> str:
-    """As `normalize`, of a text that need not begin one: a byte order mark stays."""
+    """As `normalize`, for a part of a text: a byte order mark stays."""
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if form == "none" or text.isascii():
@@ -62,14 +62,19 @@ def normalize_part(text: str, form: Normalization) -> str:
 
 
 def _in_canonical_order(run: str, form: Literal["NFD", "NFKD"]) -> str:
-    """The run decomposed, its marks sorted: `unicodedata` does that too, but in the square of a run's length."""
+    """Decompose a run and sort its marks: `unicodedata` does it in time quadratic in the run's length."""
     decomposed = "".join([unicodedata.normalize(form, character) for character in run])
     marks = groupby(decomposed, lambda character: unicodedata.combining(character) > 0)
     return "".join(["".join(sorted(group, key=unicodedata.combining) if marked else group) for marked, group in marks])
 
 
 def decode(data: bytes, where: str, offset: int = 0) -> str:
-    """Bytes of UTF-8 as text; in errors `where` names them, and `offset` is where they begin in it.
+    """Decode UTF-8.
+
+    Args:
+        data: the bytes.
+        where: the name of their source, for errors.
+        offset: the position of `data` in it, in bytes.
 
     Raises:
         CharedgeError: they are binary, or not UTF-8.
@@ -86,7 +91,7 @@ def decode(data: bytes, where: str, offset: int = 0) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file of at most `MAX_BYTES`.
+    """Read a file of at most `MAX_BYTES`.
 
     Raises:
         CharedgeError: it cannot be read, or is larger.
@@ -102,9 +107,9 @@ def read_bytes(path: Path) -> bytes:
 
 
 def unreadable(path: Path, error: OSError | ValueError) -> CharedgeError:
-    """The error for a file that the system does not open or read, or whose name has a zero byte (ValueError)."""
+    """The error for a file that cannot be opened or read (OSError), or whose name has a zero byte (ValueError)."""
     if not isinstance(error, OSError):
-        return CharedgeError(f"{str(path)!r} has a zero byte, which no file's name has: check the path.")
+        return CharedgeError(f"{str(path)!r} has a zero byte, which a file name cannot have: check the path.")
     if isinstance(error, FileNotFoundError):
         return CharedgeError(f"{path} does not exist: check the path.")
     if isinstance(error, IsADirectoryError):
@@ -113,7 +118,7 @@ def unreadable(path: Path, error: OSError | ValueError) -> CharedgeError:
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, as it is; `-` is stdin.
+    """Read a UTF-8 file without normalising it; `-` is stdin.
 
     Raises:
         CharedgeError: it cannot be read, or is not UTF-8 text.
@@ -122,7 +127,7 @@ def read_text(path: Path) -> str:
 
 
 def read_chunks(path: Path) -> Iterator[str]:
-    """The text of a UTF-8 file piece by piece, as it is, in constant memory; `-` is stdin.
+    """Read a UTF-8 file piece by piece, in constant memory, without normalising it; `-` is stdin.
 
     Raises:
         CharedgeError: it cannot be read, or is not UTF-8 text.
@@ -131,12 +136,16 @@ def read_chunks(path: Path) -> Iterator[str]:
 
 
 def decode_blocks(blocks: Iterable[bytes], name: str) -> Iterator[str]:
-    """The text that some UTF-8 is, block by block, wherever they were cut; `name` is what errors call it.
+    """Decode blocks of UTF-8, which may be cut within a character.
+
+    Args:
+        blocks: the bytes.
+        name: the name of their source, for errors.
 
     Raises:
         CharedgeError: they are binary, or not UTF-8.
     """
-    offset, waiting = 0, b""  # waiting: the beginning of a character that the next bytes end
+    offset, waiting = 0, b""  # waiting: the first bytes of a character that the next block completes
     for data in blocks:
         block = waiting + data
         whole = len(block) - _unfinished(block)
@@ -180,7 +189,7 @@ def split_lines(chunks: Iterable[str]) -> Iterator[str]:
 
 
 def _unfinished(data: bytes) -> int:
-    """How many bytes at the end are the start of an unfinished UTF-8 character."""
+    """Number of bytes at the end that are the start of an incomplete UTF-8 character."""
     for size in range(1, min(3, len(data)) + 1):
         byte = data[-size]
         if byte >= 0xC0:
@@ -191,9 +200,9 @@ def _unfinished(data: bytes) -> int:
 
 
 def normalized_chunks(chunks: Iterable[str], form: Normalization) -> Iterator[str]:
-    """As `normalize`, but piece by piece: what comes out, joined, is what the whole text would give.
+    """Normalise a text piece by piece: the pieces, joined, equal `normalize` of the whole text.
 
-    A text is only cut before a character that no normalisation form joins to the one before it; up to there it waits.
+    The text is only cut before a character that no normalisation form joins to the one before it.
     """
     waiting: list[str] = []
     for chunk in _without_mark(chunks):
@@ -220,28 +229,28 @@ def _without_mark(chunks: Iterable[str]) -> Iterator[str]:
 
 
 def _last_cut(before: str, text: str) -> int | None:
-    """The last place where the text may be cut, if there is one; `before` is the character before it."""
+    """The last position where the text may be cut, if there is one; `before` is the character before the text."""
     for place in range(len(text) - 1, -1, -1):
-        if _begins_anew(text[place]) and (text[place - 1] if place else before) != "\r":
+        if _is_boundary(text[place]) and (text[place - 1] if place else before) != "\r":
             return place
     return None
 
 
 def clusters(text: str, form: Normalization) -> list[str]:
-    """The characters of a text, each with those after it that a form could join to it; marks that begin it are on their own."""
+    """Split a text into characters, each with the following ones that a form may join to it; marks at the start are separate."""
     if form == "none":
         return list(text)
     parts: list[str] = []
     for character in text:
-        if parts and not _begins_anew(character) and _begins_anew(parts[-1][0]):
+        if parts and not _is_boundary(character) and _is_boundary(parts[-1][0]):
             parts[-1] += character
         else:
             parts.append(character)
     return parts
 
 
-def _begins_anew(character: str) -> bool:
-    """Whether no form joins or reorders it with what stands before it: not so marks, and letters that close a syllable."""
+def _is_boundary(character: str) -> bool:
+    """Whether no form joins or reorders a character with the one before it, unlike marks and letters that end a syllable."""
     if character < "\u0300":
         return True
     first = unicodedata.normalize("NFKD", character)[0]

@@ -1,4 +1,4 @@
-"""Characters and their ids, and the text file that lists them."""
+"""Vocabularies: characters and their ids, and the file `vocabulary.txt` that lists them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNKNOWN_ID = 0
 ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t", "\\": r"\\"}
 ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})  # controls, format controls, separators
 ESCAPE_PATTERN = re.compile(r"\\(?:([nrt\\])|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8}))?")
-SURROGATES = range(0xD800, 0xE000)  # halves of characters, which UTF-8 has no place for
+SURROGATES = range(0xD800, 0xE000)  # halves of surrogate pairs, which UTF-8 cannot encode
 UNESCAPED = {escape[1]: character for character, escape in ESCAPES.items()}
 
 
@@ -37,7 +37,7 @@ def unescape(text: str) -> str:
     r"""The text that an escaped one stands for: `\n` `\r` `\t` `\\` `\uXXXX` `\UXXXXXXXX`.
 
     Raises:
-        ValueError: a backslash begins none of these, or stands for no character.
+        ValueError: a backslash starts none of these, or the code is not a character.
     """
 
     def replace(match: re.Match[str]) -> str:
@@ -45,17 +45,17 @@ def unescape(text: str) -> str:
         if simple:
             return UNESCAPED[simple]
         if not (short or long):
-            raise ValueError(f"a backslash at character {match.start()} begins no escape; write \\\\ for a backslash")
+            raise ValueError(f"the backslash at character {match.start()} does not start an escape; write \\\\ for a backslash")
         code = int(short or long, 16)
         if code > sys.maxunicode or code in SURROGATES:
-            raise ValueError(f"{match.group()} at character {match.start()} is no character of Unicode")
+            raise ValueError(f"{match.group()} at character {match.start()} is not a Unicode character")
         return chr(code)
 
     return ESCAPE_PATTERN.sub(replace, text)
 
 
 def _character(line: str) -> str | None:
-    """The one character that a line of `vocabulary.txt` stands for, or None."""
+    """The character of a line of `vocabulary.txt`; None if the line is not one character."""
     if len(line) == 1:
         return None if line == "\\" or unicodedata.category(line) == "Cc" else line
     try:
@@ -81,28 +81,30 @@ class Vocabulary:
 
     @classmethod
     def parse(cls, data: bytes, where: str) -> Vocabulary:
-        """Read `vocabulary.txt`; `where` names it in errors.
+        """Read the content of `vocabulary.txt`.
+
+        Args:
+            data: the content.
+            where: the name of the file, for errors.
 
         Raises:
-            CharedgeError: it is not UTF-8, or its lines are not `[UNK]` and then distinct characters.
+            CharedgeError: it is not UTF-8, or its lines are not `[UNK]` followed by distinct characters.
         """
         try:
             lines = data.decode("utf-8").split("\n")
         except UnicodeDecodeError as error:
-            raise CharedgeError(f"{where} is not UTF-8 at byte {error.start}: make it again with `charedge`.") from None
+            raise CharedgeError(f"{where} is not UTF-8 at byte {error.start}: copy it again, or fix it.") from None
         if lines.pop() != "" or not lines or lines[0] != UNKNOWN:
-            raise CharedgeError(
-                f"{where} must begin with the line {UNKNOWN} and end with a line feed: make it again with `charedge`."
-            )
+            raise CharedgeError(f"{where} must begin with the line {UNKNOWN} and end with a line feed: copy it again, or fix it.")
         for number in range(1, len(lines)):
             token = _character(lines[number])
             if token is None:
-                raise CharedgeError(f"line {number + 1} of {where} is not one character: make the file again with `charedge`.")
+                raise CharedgeError(f"line {number + 1} of {where} is not one character: copy the file again, or fix it.")
             lines[number] = token
         vocabulary = cls(tuple(lines))
         known, _ = vocabulary._sorted
         if (known[1:] == known[:-1]).any():
-            raise CharedgeError(f"{where} lists a character twice: make it again with `charedge`.")
+            raise CharedgeError(f"{where} lists a character twice: copy it again, or fix it.")
         return vocabulary
 
     def to_bytes(self) -> bytes:
@@ -126,6 +128,6 @@ class Vocabulary:
         return np.where(known[place] == points, ids[place], np.int32(UNKNOWN_ID))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of some ids; `[UNK]` stands for id 0."""
+        """The text of token ids; id 0 becomes `[UNK]`."""
         tokens = self.tokens
         return "".join([tokens[i] for i in ids])

@@ -1,4 +1,4 @@
-"""Which interpreter has a wheel for this machine, and the line that installs it."""
+"""The interpreters' wheels: which one fits this machine, and the command that installs it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ MINIMUM_GLIBC = (2, 34)  # of both interpreters' libraries
 
 @dataclass(frozen=True)
 class Wheels:
-    """What an interpreter is published for."""
+    """The platforms for which an interpreter is published."""
 
     machines: tuple[str, ...]
     """`x86_64`, or as `machine` names them."""
     newest_python: tuple[int, int]
     install: str
-    """What to give to pip; `{}` is the least version."""
+    """Arguments of `pip install`; `{}` is the minimum version."""
 
 
 WHEELS = {
@@ -29,7 +29,7 @@ WHEELS = {
 
 
 def machine() -> str:
-    """What this system's programs are made for: a 64-bit kernel calls a 32-bit system by its own name, and wheels do not."""
+    """The architecture of this system's programs: a 64-bit kernel reports its own, even under a 32-bit system."""
     name = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
     if sys.maxsize > 2**32:
         return name
@@ -37,10 +37,10 @@ def machine() -> str:
 
 
 def advice(wanted: dict[str, str]) -> str:
-    """How to come by one of some interpreters on this machine.
+    """Say how to install one of several interpreters on this machine.
 
     Args:
-        wanted: the least version of each, by distribution name, the preferred one first.
+        wanted: the minimum version of each, by distribution name, the preferred one first.
 
     Returns:
         The end of a sentence.

@@ -20,7 +20,7 @@ from charedge import program
 
 
 def outcome(arguments: list[str], seconds: int) -> dict[str, object]:
-    """What one call does, with nothing on stdin."""
+    """The outcome of one call with an empty stdin."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = os.fork()
         if not process:

@@ -11,6 +11,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,20 @@ from model_files import build_model_file, kept_model_file
 
 REPOSITORY = Path(__file__).parent.parent
 DATA = Path(os.environ.get("CHAREDGE_DATA", REPOSITORY.parent / "shared" / "data"))
+"""Where tests look for two texts, `shakespeare.txt` and `quijote.txt`."""
+
+
+def pytest_collection_modifyitems(items):
+    """Files of a trained model first: they take longest, and the short ones then fill both processes to the end."""
+    items.sort(key=lambda item: "runtime" in item.path.parts)
+
+
+def text_path(name):
+    """The path of one of the two texts; skips the test where it is missing."""
+    path = DATA / name
+    if not path.exists():
+        pytest.skip(f"{path} is missing: set CHAREDGE_DATA to a folder that has it")
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +72,7 @@ def charedge(capsys):
 
 
 def heed_ctrl_c():
-    """In a child: what a shell runs in the background ignores SIGINT, under nohup SIGHUP, and so would what it starts."""
+    """In a child: restore SIGINT, which a shell's background jobs ignore, and SIGHUP, which nohup ignores; both are inherited."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
@@ -67,28 +82,36 @@ def command(*arguments, python=sys.executable):
 
 
 @pytest.fixture(scope="session")
-def process():
-    """Run the command line as a process of its own: `process("info", path)` -> CompletedProcess with text.
-
-    A command that needs TensorFlow is a fork of a process that has imported it, unless there are options of `subprocess.run`.
-    """
+def fork_server():
+    """Runs commands and programs that need TensorFlow without importing it each time."""
     server = ForkServer()
-
-    def call(*arguments, python=sys.executable, **options):
-        if arguments and arguments[0] in COMMANDS and python == sys.executable and not options:
-            return server.run([str(argument) for argument in arguments])
-        options = {"capture_output": True, "text": True, "encoding": "utf-8", **options}
-        return subprocess.run(command(*arguments, python=python), check=False, **options)
-
-    yield call
+    yield server
     server.stop()
 
 
 @pytest.fixture(scope="session")
-def start():
-    """Start the command line as a process, for tests that send it signals."""
+def process(fork_server):
+    """Run the command line as a process of its own: `process("info", path)` -> CompletedProcess with text.
+
+    A command that needs TensorFlow is a fork of a process that has imported it, unless there are options of `subprocess.run`.
+    """
+
+    def call(*arguments, python=sys.executable, **options):
+        if arguments and arguments[0] in COMMANDS and python == sys.executable and not options:
+            return fork_server.run(arguments)
+        options = {"capture_output": True, "text": True, "encoding": "utf-8", **options}
+        return subprocess.run(command(*arguments, python=python), check=False, **options)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def start(fork_server):
+    """Start the command line as a process, for tests that send it signals. With TensorFlow it is a fork whose streams are text."""
 
     def call(*arguments, **options):
+        if arguments[0] in COMMANDS:
+            return fork_server.start(arguments)
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": heed_ctrl_c, **options}
         return subprocess.Popen(command(*arguments), **options)
 
@@ -110,9 +133,17 @@ def config_of(run):
 
 
 def checkpoint(run):
-    """The newest one's arrays by their names."""
+    """The arrays of a run's newest checkpoint, by name."""
     with np.load(sorted((run / "checkpoints").iterdir())[-1]) as content:
         return {key: content[key] for key in content}
+
+
+def kept_weights(run):
+    """The weights in a run's model.keras, read by plain Keras."""
+    import keras
+
+    model: Any = keras.saving.load_model(run / "model.keras")
+    return model.get_weights()
 
 
 TINY = [
@@ -142,7 +173,7 @@ def train(tmp_path_factory, corpus, process):
 
 @pytest.fixture(scope="session")
 def converted(tmp_path_factory, train, process):
-    """A function that converts (once) such a run: `converted("int8", "--cell", "lstm")`."""
+    """A function that converts (once) a run of `train`: `converted("int8", "--cell", "lstm")`."""
     folder, made = tmp_path_factory.mktemp("converted"), {}
 
     def call(quantization, *options):
@@ -168,7 +199,7 @@ def tflite_runtime_python():
 
 
 def local_addresses(count):
-    """Addresses of this machine whose ports are free."""
+    """Addresses of this machine with free ports."""
     sockets = [socket.socket() for _ in range(count)]
     for s in sockets:
         s.bind(("127.0.0.1", 0))
@@ -183,19 +214,12 @@ def tf_config(addresses, index=0):
 
 
 @pytest.fixture
-def start_worker():
-    """Start `charedge`, or another program, as one worker of a training; whatever happens, it does not outlive the test."""
+def start_worker(fork_server):
+    """Start `charedge`, or another program, as one worker of a training; it is killed when the test ends."""
     running = []
 
-    def call(addresses, index, *arguments, program=None):
-        worker = subprocess.Popen(
-            program or command(*arguments),
-            env={**os.environ, "TF_CONFIG": tf_config(addresses, index)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=heed_ctrl_c,
-        )
+    def call(addresses, index, *arguments):
+        worker = fork_server.start(arguments, environment={**os.environ, "TF_CONFIG": tf_config(addresses, index)})
         running.append(worker)
         return worker
 
@@ -206,6 +230,6 @@ def start_worker():
 
 
 def assert_waits(worker, addresses):
-    """Read a worker's stderr up to the line that says whom it waits for."""
+    """Read a worker's stderr up to the line that names the peers it waits for."""
     line = next(line for line in worker.stderr if "waiting" in line)
     assert all(address in line for address in addresses)

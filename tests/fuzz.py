@@ -1,10 +1,10 @@
-"""Damage a model file in thousands of ways, and see that none of them crashes, hangs or changes the text.
+"""Damage a model file in thousands of ways, and check that none of them crashes, hangs or changes the text.
 
     python tests/fuzz.py --count 10000 --seed 1 [--model FILE]
 
 Every damaged file is opened in a process of its own. It must be refused with a CharedgeError, or be harmless: generate exactly
 the texts of the undamaged file. Either must be done within 2 seconds of processor time and 200 MB. The seed and the number of a
-case make it again: `--case NUMBER --keep FILE` runs that one alone and leaves the damaged file behind.
+case reproduce it: `--case NUMBER --keep FILE` runs that one alone and leaves the damaged file behind.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ REFUSED, HARMLESS = "refused", "harmless"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case, and what it took."""
+    """The outcome of a case: its verdict, time and memory."""
 
     verdict: str
     """`refused` or `harmless`; anything else says what went wrong."""
@@ -117,7 +117,7 @@ def _address_space() -> int:
 
 
 def observe(path: Path) -> list[str]:
-    """The texts by which a model file is known: with a prompt and without, drawn and not."""
+    """Texts that identify a model file: with and without a prompt, sampled and greedy."""
     generator = load(path)
     return [
         generator.generate("A", 40, seed=1),
@@ -143,7 +143,7 @@ def judge(path: Path, expected: list[str]) -> str:
 
 
 def _complaint(message: str, path: Path) -> str:
-    """What is wrong with an error message, which is to be one sentence that names the file and says what to do."""
+    """What is wrong with an error message, which must be one sentence that names the file and the remedy."""
     rest = message.replace(str(path), "")
     if rest == message or "\n" in message or not message.endswith(".") or ": " not in rest or len(rest) > MAX_MESSAGE:
         return f"is refused in bad words: {message[:MAX_MESSAGE]!r}"
@@ -151,7 +151,7 @@ def _complaint(message: str, path: Path) -> str:
 
 
 def examine(data: bytes, path: Path, expected: list[str]) -> Outcome:
-    """Write a damaged file and see what becomes of it."""
+    """Write a damaged file and judge it in a process of its own."""
     path.write_bytes(data)
     return isolated(lambda: judge(path, expected))
 
@@ -229,7 +229,7 @@ def main(options: Sequence[str] | None = None) -> int:
                 print(f"{done:,} cases, {time.monotonic() - start:.0f} s, {violations} violations", file=sys.stderr, flush=True)
     print(table)
     if violations:
-        print("to make a case again: python tests/fuzz.py --seed SEED --case NUMBER --keep damaged.tflite", file=sys.stderr)
+        print("to reproduce a case: python tests/fuzz.py --seed SEED --case NUMBER --keep damaged.tflite", file=sys.stderr)
     return 1 if violations else 0
 
 

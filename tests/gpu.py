@@ -40,7 +40,7 @@ PRECISIONS = ("float32", "mixed_float16")
 SHAPES = ((1, 1024), (2, 608))
 """Layers and units: the preset `tutorial`, and `large`."""
 BATCH_SIZE = 24
-"""Of the trainings that are resumed and converted: two, three, four, six, eight or twelve GPUs can share it."""
+"""Batch size of the trainings that are resumed and converted: two, three, four, six, eight or twelve GPUs can share it."""
 SPEED_STEPS = 4
 """Steps that are timed for each that is compared."""
 
@@ -69,7 +69,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Trial:
-    """What is tried, and where."""
+    """The options of the checks."""
 
     folder: Path
     precisions: tuple[str, ...]
@@ -105,13 +105,13 @@ def output(arguments: list[Any], hidden: bool = False) -> str:
 
 
 def child(*arguments: Any, hidden: bool = False) -> Any:
-    """What a measurement of `gpu_child.py` found."""
+    """The result of a measurement of `gpu_child.py`."""
     program = [sys.executable, REPOSITORY / "tests" / "gpu_child.py", *arguments]
     return json.loads(output(program, hidden).splitlines()[-1])
 
 
 def verdict(check: str, difference: float, tolerance: float, unit: str = " nats", **values: Any) -> Row:
-    """A row for what must not differ by more; NaN has failed."""
+    """A row for a difference with an upper limit; NaN fails."""
     figures = f"largest difference {difference:.2g}{unit}, {tolerance:g} allowed"
     return Row(
         check, PASSED if difference <= tolerance else FAILED, figures, {"difference": difference, "tolerance": tolerance, **values}
@@ -167,7 +167,7 @@ def train(trial: Trial, name: str, *options: Any) -> Path:
 
 
 def settings(trial: Trial) -> list[Any]:
-    """Of the trainings that are compared: what each step does must not depend on the number of epochs."""
+    """Options of the trainings that are compared: a step must not depend on the number of epochs."""
     network = ["--units", trial.units, "--layers", 1, "--embedding-dim", 64, "--dropout", 0.1, "--weight-drop", 0.1]
     schedule = ["--learning-rate", 0.002, "--learning-rate-decay", "none", "--warmup", 0]
     return [trial.text, *network, *schedule, "--batch-size", BATCH_SIZE, "--precision", trial.precisions[0]]
@@ -312,9 +312,9 @@ def main() -> int:
         trial = Trial(Path(folder), precisions, *counts)
         write_text(trial.text, max(20_000, 3_000 * (options.steps + 2)))
         for name in options.check or CHECKS:
-            begun = time.monotonic()
+            began = time.monotonic()
             rows += attempt(name, lambda check=CHECKS[name]: check(trial))
-            print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
+            print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
     print("\n" + table({"check": lambda row: row.check, "result": lambda row: row.result, "": lambda row: row.figures}, rows))
     if options.json:
         options.json.write_text(json.dumps({**found, "driver": driver(), "rows": [asdict(row) for row in rows]}, indent=2) + "\n")

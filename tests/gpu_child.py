@@ -12,17 +12,16 @@ import time
 from dataclasses import asdict
 from importlib.metadata import version
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from charedge.trainer.accelerators import Hardware, find_gpus
+from charedge.trainer.dataset import Data
 from charedge.trainer.distribution import choose_strategy, deal, divide_cpu
 from charedge.trainer.encoding import encode_corpus
 from charedge.trainer.fast_recurrence import FAST_LAYERS
 from charedge.trainer.gradient_check import check_gradient
-from charedge.trainer.loop import CUDNN_LAYERS, Data, Training
-from charedge.trainer.run import Run
+from charedge.trainer.learner import CUDNN_LAYERS, Learner
 from configs import make_config
 
 from charedge import CharedgeError
@@ -65,18 +64,18 @@ def gradients(*precisions):
     for cell in ("gru", "lstm"):
         for precision in precisions:
             config = make_config(**SETTINGS, units=32, cell=cell, precision=precision)
-            begun, figures = time.perf_counter(), {}
+            began, figures = time.perf_counter(), {}
             try:
                 figures["difference"] = check_gradient(config, devices, cudnn, layers)
             except (CharedgeError, tf.errors.OpError, ValueError) as error:
                 figures["error"] = str(error).strip()
-            seconds = time.perf_counter() - begun
+            seconds = time.perf_counter() - began
             found.append({"cell": cell, "precision": precision, "seconds": seconds, **figures})
     return found
 
 
 def losses(text, units, steps, devices, *precisions):
-    """Of each training step by precision, from the same weights and windows, on so many GPUs or devices of the CPU."""
+    """The loss of each training step by precision, from the same weights and windows, on a number of GPUs or CPU devices."""
     gpus = find_gpus(ignore)[: int(devices)]
     hardware = Hardware(gpus) if gpus else divide_cpu(int(devices))
     strategy = choose_strategy(hardware)
@@ -86,11 +85,11 @@ def losses(text, units, steps, devices, *precisions):
     found = {}
     for precision in precisions:
         config = make_config(**SETTINGS, units=int(units), precision=precision)
-        training = Training(Run(Path("unwritten")), config, data, hardware, strategy)
-        random, state, values = np.random.default_rng(1), training.state, []
-        training.model.set_weights([random.normal(scale=int(units) ** -0.5, size=w.shape) for w in training.model.get_weights()])
-        for windows in islice(training.batches.epoch(0), int(steps)):
-            loss, state, _ = training.train_step(deal(strategy, windows), state, tf.zeros(2))
+        learner = Learner(config, data, hardware, strategy)
+        random, state, values = np.random.default_rng(1), learner.zero_state(), []
+        learner.model.set_weights([random.normal(scale=int(units) ** -0.5, size=w.shape) for w in learner.model.get_weights()])
+        for windows in islice(learner.batches.epoch(0), int(steps)):
+            loss, state, _ = learner.train_step(deal(strategy, windows), state, tf.zeros(2))
             values.append(float(loss))
         found[precision] = values
     return found

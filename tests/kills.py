@@ -43,7 +43,7 @@ def newest(run):
 
 
 def wait_for_a_moment(training, run, moments):
-    """Half of the kills come while it starts, half while it trains and saves; both are random moments."""
+    """Wait for a random moment: in half of the cases during the start, in half while it trains and saves."""
     for line in training.stderr:
         if "parameters" in line:
             break

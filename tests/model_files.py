@@ -11,12 +11,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import reference
+from charedge.runtime.text import Normalization
 
 CHARACTERS = "\n !',.:ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def build_model_file(
-    path, quantization="float32", characters=CHARACTERS, normalization="NFC", unknown="skip", start_text="\n", **shape
+    path,
+    quantization="float32",
+    characters=CHARACTERS,
+    normalization: Normalization = "NFC",
+    unknown="skip",
+    start_text="\n",
+    **shape,
 ):
     """A whole model file with random weights, its reference loss computed by numpy."""
     from charedge.converter.build import build_model_files

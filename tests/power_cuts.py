@@ -1,4 +1,4 @@
-"""Kill programs that write in a session in the middle of saving it, again and again, and see what is lost.
+"""Kill programs that write in a session in the middle of saving it, again and again, and count what is lost.
 
     python tests/power_cuts.py [--cuts 200] [--seed 1] [--model FILE]
 
@@ -41,12 +41,12 @@ MOST_LINES = 1000  # of these until a cut: about ten saves
 
 @dataclass(frozen=True)
 class Losses:
-    """What became of the text after some cuts."""
+    """The lines shown and lost after some cuts."""
 
     shown: int
     """Lines that were displayed."""
     lost: int
-    """Lines that were not, where at most one a cut may be."""
+    """Lines that were not: at most one per cut is allowed."""
 
 
 def cut(program: Callable[[], object], step: int, watched: set[str] = SAVING) -> bool:
@@ -63,7 +63,7 @@ def cut(program: Callable[[], object], step: int, watched: set[str] = SAVING) ->
         try:
             _kill_before(step, watched)
             program()
-        except BaseException as error:  # this is a copy of the process that must not go on
+        except BaseException as error:  # this is a copy of the process, which must end here
             print(f"the program failed: {error!r}", file=sys.stderr, flush=True)
             os._exit(1)
         os._exit(0)

@@ -1,4 +1,4 @@
-"""What long work shows: on a terminal, in a pipe, to those who want quiet, and in a log."""
+"""What long work displays: on a terminal, in a pipe, with --quiet, and in a log."""
 
 import fcntl
 import json
@@ -28,7 +28,7 @@ BATCH = {
     "learning_rate": 0.002,
 }
 EPOCH = {**BATCH, "event": "epoch", "step": 2, "validation_nats_per_character": 1.25}
-RESULT = "epoch 2/3  training 1.5000  validation 1.2500 nats (1.8034 bits)/char  12.3 k chars/s  60 s"
+RESULT = "epoch 2/3  training 1.5000  validation 1.2500 nats per character (1.8034 bits)  12.3 k chars/s  60 s"
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def lines(path):
 
 
 def on_a_terminal(monkeypatch, action, columns=80, term="xterm"):
-    """What an action writes to a pseudo-terminal in the place of stderr."""
+    """What an action writes to a pseudo-terminal in place of stderr."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     with monkeypatch.context() as patch, os.fdopen(slave, "w") as stderr:
@@ -70,7 +70,7 @@ def on_a_terminal(monkeypatch, action, columns=80, term="xterm"):
 
 
 def screen(written):
-    """The lines that a terminal shows in the end, and all that its last line ever was."""
+    """The lines that a terminal shows in the end, and every state of its last line."""
     shown, last = [""], []
     for part in re.findall(r"\r\n|\r\x1b\[K|[^\r\x1b]+", written):
         if part == "\r\n":
@@ -86,7 +86,7 @@ def screen(written):
 
 def test_a_terminal_shows_a_bar_that_disappears(monkeypatch):
     shown, drawn = screen(on_a_terminal(monkeypatch, show))
-    assert shown == ["untrained loss 4.0 nats", RESULT, "end", ""]
+    assert shown == ["charedge: untrained loss 4.0 nats", f"charedge: {RESULT}", "end", ""]
     bars = [line for line in drawn if line.startswith("epoch 2/3  [")]
     assert re.fullmatch(r"epoch 2/3  \[#+\]  100%  1\.5000 nats/char  12\.0 k chars/s  1:02 left", bars[-1])
     assert re.fullmatch(r"epoch 2/3  \[#+-+\]   50%  2\.0000 nats/char  10\.0 k chars/s  1:02:05 left", bars[0])
@@ -101,9 +101,9 @@ def test_a_bar_has_ten_cells_and_fits_its_terminal(monkeypatch, columns, stage, 
 
     _, drawn = screen(on_a_terminal(monkeypatch, show, columns))
     bar = drawn[0]
-    cells = re.search(r"\[(#*)(-*)\]", bar)
-    assert len(cells[1]) in (len(cells[2]), len(cells[2]) - 1)
-    assert len(cells[1] + cells[2]) >= 10
+    done, left_over = re.search(r"\[(#*)(-*)\]", bar).groups()
+    assert len(done) in (len(left_over), len(left_over) - 1)
+    assert len(done + left_over) >= 10
     assert len(bar) < columns
     assert "50%" in bar
     assert ("nats/char" in bar) == (columns >= 60)
@@ -136,7 +136,7 @@ def test_warnings_and_messages_stand_above_the_bar(monkeypatch):
             display(batch(2))
 
     shown, drawn = screen(on_a_terminal(monkeypatch, show))
-    assert shown == ["charedge: warning: a checkpoint is damaged.", "sample:", "  To be", "end", ""]
+    assert shown == ["charedge: warning: a checkpoint is damaged.", "charedge: sample:", "  To be", "end", ""]
     assert sum("]   50%" in line for line in drawn) == 3
 
 
@@ -176,10 +176,10 @@ def test_text_cannot_control_the_terminal(monkeypatch, quiet):
 def test_a_pipe_gets_a_plain_line_now_and_then(capsys, every_batch):
     show()
     assert capsys.readouterr().err.splitlines() == [
-        "untrained loss 4.0 nats",
-        "epoch 2/3  1 of 2 batches  2.0000 nats/char  10.0 k chars/s  1:02:05 left",
-        "epoch 2/3  2 of 2 batches  1.5000 nats/char  12.0 k chars/s  1:02 left",
-        RESULT,
+        "charedge: untrained loss 4.0 nats",
+        "charedge: epoch 2/3  1 of 2 batches  2.0000 nats/char  10.0 k chars/s  1:02:05 left",
+        "charedge: epoch 2/3  2 of 2 batches  1.5000 nats/char  12.0 k chars/s  1:02 left",
+        f"charedge: {RESULT}",
     ]
 
 

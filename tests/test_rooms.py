@@ -1,4 +1,4 @@
-"""The rules between the rooms: who may import whom, and where the command line may be known."""
+"""The rules between the rooms: which rooms a room may import, and which files may know the command line."""
 
 import ast
 import re
@@ -35,7 +35,7 @@ def test_a_library_file_spells_no_option_and_does_not_print(file):
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if f.parent.name in ROOMS], ids=lambda f: f"{f.parent.name}/{f.name}")
-def test_a_room_imports_what_it_may(file):
+def test_a_room_imports_only_the_rooms_that_it_may(file):
     room = file.parent.name
     for module in imported(file):
         outside = re.fullmatch(r"\.\.(\w+)(\.\w+)?", module)

@@ -6,13 +6,15 @@ python tests/traced_steps.py REPLICAS
 import itertools
 import json
 import sys
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from charedge.runtime.vocabulary import Vocabulary
 from charedge.trainer import weight_noise
 from charedge.trainer.distribution import deal
-from charedge.trainer.loop import CUDNN_LAYERS
+from charedge.trainer.learner import CUDNN_LAYERS
 from charedge.trainer.model import build_model, state_size
 from charedge.trainer.optimization import build_optimizer, compile_train_step, schedule_of
 from charedge.trainer.teachers import Teachers
@@ -32,7 +34,7 @@ SHARED = {"units": 8, "embedding_dim": 4, "sequence_length": 6, "batch_size": 4,
 
 
 def traced(strategy, options, summed_by_keras=False):
-    """What the graph of one training step holds, built as `Training` builds it on a GPU.
+    """What the graph of one training step holds, built as `Learner` builds it on a GPU.
 
     Args:
         strategy: the replicas.
@@ -42,7 +44,7 @@ def traced(strategy, options, summed_by_keras=False):
     config = make_config(**{**SHARED, **options})
     with strategy.scope():
         model = build_model(VOCABULARY_SIZE, config, config.precision, True, CUDNN_LAYERS)
-        teachers = Teachers([], None, config.precision, True, CUDNN_LAYERS)
+        teachers = Teachers([], Vocabulary.of(""), config.precision, True, CUDNN_LAYERS)
         seeds = keras.random.SeedGenerator(config.seed)
         optimizer = build_optimizer(model, config, schedule_of(config, 10))
     if summed_by_keras:
@@ -91,7 +93,8 @@ def main():
     devices = [f"CPU:{i}" for i in range(replicas)]
     crossing = tf.distribute.ReductionToOneDevice()
     strategy = tf.distribute.MirroredStrategy(devices, crossing) if replicas > 1 else tf.distribute.get_strategy()
-    sys.modules["keras.src.backend.tensorflow.rnn"]._is_gpu_available = lambda: True  # what Keras asks before it takes cuDNN
+    keras_rnn: Any = sys.modules["keras.src.backend.tensorflow.rnn"]
+    keras_rnn._is_gpu_available = lambda: True  # what Keras asks before it takes cuDNN
     weight_noise.OCTAV_ITERATIONS = 1  # where to clip is not looked at here, and takes long to trace
     combinations = [dict(zip(CHOICES, values, strict=True)) for values in itertools.product(*CHOICES.values())]
     if replicas > 1:  # twice as long to trace: the matrices are replaced in both ways, or in neither

@@ -71,12 +71,12 @@ def make(name: str, corpus: str, runs: Path) -> None:
 
 
 def report(name: str, run: charedge.Run, model: Path) -> None:
-    """The held-out text, read once by the file and by nanoGPT's protocol; and whether an epoch had to be chosen."""
+    """The losses of the held-out text, with the state carried and by nanoGPT's protocol."""
     losses = [epoch.validation_nats_per_character for epoch in run.history()]
     carried = charedge.load(model).score(run.held_out())
     windows = subprocess.run([sys.executable, WINDOWS, model, run.path / "held_out.txt"], stdout=subprocess.PIPE, check=True)
     print(
-        f"{name}: {model.stat().st_size:,} bytes; {carried.nats_per_character:.4f} nats/character over "
+        f"{name}: {model.stat().st_size:,} bytes; {carried.nats_per_character:.4f} nats per character over "
         f"{carried.characters:,} held-out characters with the state carried, {float(windows.stdout):.4f} in windows "
         f"of 256 from a zero state; the best of {len(losses)} epochs was number {losses.index(min(losses)) + 1}"
     )

@@ -1,4 +1,4 @@
-"""What a training runs on: the GPUs that TensorFlow can use, or the CPU; their memory; and the precision that is right there."""
+"""Hardware detection: the GPUs that TensorFlow can use, their memory, the CPU's threads, and the precision to train in."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .cluster import workers
 from .config import BFLOAT16, Config
 
 NVIDIA = ("dev/nvidia[0-9]*", "proc/driver/nvidia/gpus/*", "usr/lib/wsl/lib/libcuda.so*")
-"""What an NVIDIA driver puts into a file system, Windows' subsystem for Linux included."""
+"""Files of an NVIDIA driver, also under the Windows Subsystem for Linux."""
 DIAGNOSIS_SECONDS = 120
 OUT_OF_MEMORY = re.compile("out.of.memory|ALLOC_FAILED|OOM when|failed to allocate|Dst tensor is not initialized", re.IGNORECASE)
 TO_THE_CPU = "hide the GPU with CUDA_VISIBLE_DEVICES=-1 to train on the CPU"
@@ -29,16 +29,16 @@ class Gpu:
     """A GPU that TensorFlow can use."""
 
     name: str
-    """As its maker calls it."""
+    """Product name."""
     total_bytes: int | None = None
-    """Its memory; None where `nvidia-smi` is missing."""
+    """Total memory; None if `nvidia-smi` is missing."""
     free_bytes: int | None = None
-    """The memory that other processes leave."""
+    """Memory that no process uses; None if `nvidia-smi` is missing."""
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a training runs on: all GPUs, or without any the CPU as one or several logical devices."""
+    """Hardware of a training: all GPUs, or else the CPU as one or several logical devices."""
 
     gpus: tuple[Gpu, ...] = ()
     cpu_devices: int = 1
@@ -46,7 +46,7 @@ class Hardware:
     workers: int = 1
 
     def __str__(self) -> str:
-        """As people read it: `NVIDIA H100 80GB HBM3 (80 GB)`, `the CPU (2 threads)`."""
+        """For people: `NVIDIA H100 80GB HBM3 (80 GB)`, `the CPU (2 threads)`."""
         if self.gpus:
             kinds = {gpu: self.gpus.count(gpu) for gpu in self.gpus}
             here = " and ".join(f"{count} x {_described(gpu)}" if count > 1 else _described(gpu) for gpu, count in kinds.items())
@@ -61,21 +61,24 @@ def _described(gpu: Gpu) -> str:
 
 
 def cpu_threads() -> int:
-    """The processors that this process may run on."""
+    """Number of processors that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def find_gpus(warn: Callable[[str], object]) -> tuple[Gpu, ...]:
-    """The GPUs that TensorFlow can use, set to take memory only as they need it.
+    """Find the GPUs that TensorFlow can use, and let it allocate their memory on demand.
 
-    TensorFlow is started if it lists a GPU, and not otherwise, so that the CPU can still be divided; nor with several workers, who
-    must meet first.
+    This initialises TensorFlow only if it lists a GPU and there is one worker: without a GPU the CPU can still be divided later,
+    and several workers must connect first.
 
     Args:
         warn: called with a sentence if a GPU of this machine cannot be used.
 
+    Returns:
+        The GPUs; empty if training runs on the CPU.
+
     Raises:
-        CharedgeError: a GPU is listed and TensorFlow cannot start with it.
+        CharedgeError: a GPU is listed and TensorFlow cannot initialise it.
     """
     listed = tf.config.list_physical_devices("GPU")
     if not listed:
@@ -86,7 +89,7 @@ def find_gpus(warn: Callable[[str], object]) -> tuple[Gpu, ...]:
             )
         return ()
     for device in listed:
-        with suppress(RuntimeError, ValueError):  # TensorFlow was started before
+        with suppress(RuntimeError, ValueError):  # TensorFlow is already initialised
             tf.config.experimental.set_memory_growth(device, True)
     try:
         usable = tf.config.list_logical_devices("GPU") if workers() == 1 else listed
@@ -105,13 +108,17 @@ def find_gpus(warn: Callable[[str], object]) -> tuple[Gpu, ...]:
 
 
 def hide_gpus() -> None:
-    """Keep TensorFlow off the GPUs, for work that is done on the CPU: it would take their memory when it starts."""
-    with suppress(RuntimeError):  # it was started before
+    """Hide the GPUs from TensorFlow, which would allocate their memory even for work on the CPU."""
+    with suppress(RuntimeError):  # TensorFlow is already initialised
         tf.config.set_visible_devices([], "GPU")
 
 
 def has_nvidia_gpu(root: Path = Path("/")) -> bool:
-    """Whether a driver shows an NVIDIA GPU that CUDA_VISIBLE_DEVICES does not hide."""
+    """Whether this machine has an NVIDIA GPU that CUDA_VISIBLE_DEVICES does not hide.
+
+    Args:
+        root: the folder to look for the driver's files in.
+    """
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden is not None and (not hidden.strip() or hidden.strip().startswith("-")):
         return False
@@ -119,7 +126,7 @@ def has_nvidia_gpu(root: Path = Path("/")) -> bool:
 
 
 def tensorflow_reason() -> str:
-    """What TensorFlow itself says of its GPUs, from a process whose log is not silenced."""
+    """Why TensorFlow cannot use a GPU, from the log of a separate process."""
     if not tf.test.is_built_with_cuda():
         return "this TensorFlow was built without CUDA"
     program = "import tensorflow as tf; tf.config.list_logical_devices('GPU')"
@@ -142,9 +149,9 @@ def tensorflow_reason() -> str:
 
 
 def _nvidia_smi() -> dict[str, tuple[int, int]]:
-    """The memory of each kind of GPU in bytes, all of it and what is free on the fullest that CUDA_VISIBLE_DEVICES shows.
+    """Total and free memory in bytes by GPU name, as `nvidia-smi` prints it; empty if the tool is missing or fails.
 
-    Empty where the tool is missing or fails.
+    Of several GPUs with one name, the smallest figures; GPUs that CUDA_VISIBLE_DEVICES hides do not count.
     """
     options = ["query-gpu=name,memory.total,memory.free", "format=csv,noheader,nounits"]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -163,16 +170,20 @@ def _nvidia_smi() -> dict[str, tuple[int, int]]:
 
 
 def is_out_of_memory(error: tf.errors.OpError) -> bool:
-    """Whether TensorFlow, CUDA or cuDNN could not get memory."""
+    """Whether an error of TensorFlow, CUDA or cuDNN means that memory ran out."""
     return isinstance(error, tf.errors.ResourceExhaustedError) or bool(OUT_OF_MEMORY.search(str(error)))
 
 
 @contextmanager
 def memory_explained(config: Config, hardware: Hardware) -> Iterator[None]:
-    """Say in one sentence that memory ran out while a model was built or trained.
+    """Replace TensorFlow's error by a sentence if memory runs out in a `with` block.
+
+    Args:
+        config: the training's, whose sizes the sentence names.
+        hardware: what the training runs on.
 
     Raises:
-        CharedgeError: it did.
+        CharedgeError: memory ran out.
     """
     try:
         yield
@@ -188,11 +199,15 @@ def memory_explained(config: Config, hardware: Hardware) -> Iterator[None]:
 
 
 def resolve_precision(precision: str, gpus: Sequence[Gpu]) -> str:
-    """The Keras dtype policy to train in: `auto` is bfloat16 on a CPU that multiplies it, and float32 elsewhere.
+    """The Keras dtype policy to train in: `auto` is bfloat16 on a CPU that supports it, else float32.
 
     On a GPU bfloat16 is refused. TensorFlow 2.21's backward kernel of cuDNN's recurrent layers (cudnn_rnn_ops.cc,
     `DoBackward<bfloat16>`) allocates the forward pass's reserve space again and does not copy it, so that it computes from memory
-    that nobody wrote. float32 runs on the tensor cores there, too (TF32, from Ampere on), and needs no loss scaling.
+    was never written. float32 also uses a GPU's tensor cores (TF32, from Ampere on) and needs no loss scaling.
+
+    Args:
+        precision: a Keras dtype policy, or `auto`.
+        gpus: the GPUs to train on; empty for the CPU.
 
     Raises:
         InvalidOption: bfloat16 on a GPU.

@@ -1,4 +1,4 @@
-"""The trainer's part of `import charedge`: `train`, `finetune` and `evaluate`."""
+"""Python API of the trainer: `train`, `finetune` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..runtime.errors import CharedgeError, InvalidOption
+from ..runtime.paths import StrPath, path_argument
 from ..runtime.progress import Progress, no_progress
 from ..runtime.text import Normalization, normalize, read_text
 from ..runtime.vocabulary import UNKNOWN_ID
@@ -23,7 +24,6 @@ from .run import Run
 from .training import carry_out
 
 PROTOCOLS = ("carried", "windows", "last-character")
-StrPath = str | os.PathLike[str]
 
 
 def train(
@@ -69,43 +69,43 @@ def train(
 ) -> Run:
     """Train a character model on text.
 
-    An option that is None has the preset's value; docs/training.md describes each.
+    Options that are None have the preset's value; docs/training.md describes them.
 
     Args:
         corpus: a text file, a folder, a `.gz` file or the name of a sample text, or several; may be left out with `resume`.
         output: the folder for the run.
         preset: a named set of defaults: base (the default), small, large, tutorial or charrnn.
         cell: recurrent cell.
-        units: of each recurrent layer.
-        layers: recurrent layers.
+        units: units of each recurrent layer.
+        layers: number of recurrent layers.
         embedding_dim: dimensions of the character embedding.
-        dropout: on the output of each recurrent layer, from 0 to below 1.
-        output_dropout: on the output of the last recurrent layer; by default `dropout`.
-        embedding_dropout: on the embeddings.
+        dropout: dropout rate on the output of each recurrent layer, from 0 to below 1.
+        output_dropout: dropout rate on the output of the last recurrent layer; by default `dropout`.
+        embedding_dropout: dropout rate on the embeddings.
         weight_drop: dropout on the recurrent matrices, drawn once per window (Merity et al. 2017).
         weight_decay: AdamW weight decay of the matrices; 0 uses plain Adam.
         epochs: passes over the text.
         batch_size: windows in a batch, over all devices.
         sequence_length: characters in a window.
         batching: streams with the state carried, or shuffled windows from zero states.
-        learning_rate: its peak.
-        learning_rate_decay: over all epochs.
-        warmup: steps in which the learning rate rises.
+        learning_rate: peak learning rate.
+        learning_rate_decay: decay of the learning rate over all epochs.
+        warmup: warm-up steps.
         clip_norm: largest global norm of the gradients; 0 does not clip.
         average: decay of the exponential moving average of the weights; 0 is off.
         patience: epochs without a better validation loss before the training stops; 0 is off.
         validation_split: share of the text, from its end, that is held out.
-        normalization: Unicode form of the text.
+        normalization: Unicode normalization form of the text.
         min_count: characters that occur less often become `[UNK]`.
         teacher_weight: the teachers' share of the loss, above 0 and at most 1.
         precision: a Keras dtype policy, or auto.
-        cpu_devices: logical devices that the CPU is divided into; by default as many as are faster.
-        seed: of the weights, the data order and dropout.
+        cpu_devices: logical devices that the CPU is divided into; by default the number that is fastest.
+        seed: seed of the weights, the data order and dropout.
         vocabulary: a vocabulary.txt; characters outside it are left out.
         allow_unknown: train even if `vocabulary` leaves out more than half of the text.
         init_from: the run whose weights to start from.
         teachers: finished runs to distil from.
-        checkpoint_minutes: how long an epoch may take without a checkpoint.
+        checkpoint_minutes: longest time between two checkpoints, in minutes.
         worker_timeout: seconds to wait for the other workers that TF_CONFIG names.
         resume: continue the run in the folder; only `epochs` may be raised.
         overwrite: replace the run in the folder.
@@ -115,7 +115,7 @@ def train(
         The run, which `charedge.convert` takes.
 
     Raises:
-        InvalidOption: an argument has a value that it cannot have.
+        InvalidOption: an argument has an invalid value.
         CharedgeError: TensorFlow is missing, a text or run cannot be read, the folder is taken or cannot be written, or the
             training failed.
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP came; a checkpoint was saved, from which `resume` continues.
@@ -124,10 +124,10 @@ def train(
     check_options(given)
     given.pop("preset", None)
     _require_positive(checkpoint_minutes=checkpoint_minutes, worker_timeout=worker_timeout)
-    folder, sources = _path("output", output), _sources(corpus)
-    first = None if init_from is None else _path("init_from", init_from)
-    listed = None if vocabulary is None else _path("vocabulary", vocabulary)
-    others = [_path("teachers", teacher) for teacher in _several("teachers", teachers)]
+    folder, sources = path_argument("output", output), _sources(corpus)
+    first = None if init_from is None else path_argument("init_from", init_from)
+    listed = None if vocabulary is None else path_argument("vocabulary", vocabulary)
+    others = [path_argument("teachers", teacher) for teacher in _several("teachers", teachers)]
     if resume and overwrite:
         raise InvalidOption("resume", "and `overwrite` cannot both be given: choose one.")
     read_cluster()
@@ -151,16 +151,16 @@ def finetune(
     overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> Run:
-    """Train a finished run a little longer with its weights rounded as the file will have them.
+    """Train a finished run a little longer with its weights rounded as in the model file.
 
     Args:
         run: the finished run.
         output: the folder for the new run.
-        corpus: the text of the run; by default from where it was read.
+        corpus: the text of the run; by default it is read from where it was.
         quantization_aware: how `charedge.convert` will store the weights.
         epochs: passes over the text.
-        learning_rate: its peak, which falls to 0; by default a third of the run's, or a hundredth if that fell to 0.
-        checkpoint_minutes: how long an epoch may take without a checkpoint.
+        learning_rate: peak learning rate, falling to 0; by default a third of the run's, or a hundredth if that fell to 0.
+        checkpoint_minutes: longest time between two checkpoints, in minutes.
         worker_timeout: seconds to wait for the other workers that TF_CONFIG names.
         overwrite: replace the run in the folder.
         progress: gets the batches of each epoch, and messages.
@@ -169,14 +169,14 @@ def finetune(
         The new run.
 
     Raises:
-        InvalidOption, CharedgeError, KeyboardInterrupt: as `train`.
+        InvalidOption, CharedgeError, KeyboardInterrupt: as for `train`.
     """
     rate = {} if learning_rate is None else {"learning_rate": learning_rate}
     check_options({"epochs": epochs, **rate})
     if quantization_aware != "int4":
         raise InvalidOption("quantization_aware", f"{quantization_aware} must be int4.")
     _require_positive(checkpoint_minutes=checkpoint_minutes, worker_timeout=worker_timeout)
-    finished, folder, sources = Run(_path("run", run)), _path("output", output), _sources(corpus)
+    finished, folder, sources = Run.of("run", run), path_argument("output", output), _sources(corpus)
     read_cluster()
     plan = plan_finetuning(finished, folder, sources, quantization_aware, epochs, learning_rate, overwrite, progress)
     return carry_out(plan, checkpoint_minutes, worker_timeout, progress)
@@ -184,13 +184,13 @@ def finetune(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well a run's best weights predict a text."""
+    """Result of `evaluate`."""
 
     nats_per_character: float
     predictions: int
-    """The characters that the mean is over."""
+    """Number of characters that the mean is over."""
     characters: int
-    """Of the text, without those that were skipped."""
+    """Characters of the text, without the skipped ones."""
     skipped_characters: int
     """Characters outside the vocabulary that were left out."""
     protocol: str
@@ -217,11 +217,11 @@ def evaluate(
         progress: gets the characters or windows read.
 
     Raises:
-        InvalidOption: an argument has a value that it cannot have.
+        InvalidOption: an argument has an invalid value.
         CharedgeError: TensorFlow is missing, or the run or the text cannot be read.
     """
     check_protocol(protocol, window, stride)
-    folder, text = Run(_path("run", run)), None if file is None else _path("file", file)
+    folder, text = Run.of("run", run), None if file is None else path_argument("file", file)
     require_tensorflow("evaluate", "train")
     from .accelerators import hide_gpus
     from .evaluation import evaluate_by
@@ -235,9 +235,15 @@ def evaluate(
 
 
 def check_protocol(protocol: str, window: int | None, stride: int) -> None:
-    """
+    """Check the arguments of `evaluate` that belong to its protocol.
+
+    Args:
+        protocol: one of `PROTOCOLS`.
+        window: characters of a window, or None.
+        stride: characters between the starts of two windows.
+
     Raises:
-        InvalidOption: the protocol is unknown, or has no such windows.
+        InvalidOption: the protocol is unknown, or does not take this window or stride.
     """
     if protocol not in PROTOCOLS:
         raise InvalidOption("protocol", f"{protocol} must be one of {', '.join(PROTOCOLS)}.")
@@ -247,28 +253,13 @@ def check_protocol(protocol: str, window: int | None, stride: int) -> None:
         raise InvalidOption("stride", f"{stride} must be a whole number from 1 up, with the protocol last-character.")
 
 
-def _path(name: str, value: Run | StrPath) -> Path:
-    """An argument that gives a path.
-
-    Raises:
-        InvalidOption: it is missing or something else.
-    """
-    if isinstance(value, Run):
-        return value.path
-    if not isinstance(value, (str, os.PathLike)):
-        raise InvalidOption(name, f"{value!r} must be a path.")
-    if not os.fspath(value):
-        raise InvalidOption(name, "is missing: give a path.")
-    return Path(value)
-
-
 def _several(name: str, values: Any) -> Sequence[Any]:
-    """An argument that gives one path or a list of them.
+    """Convert an argument, one path or a list of paths, to a list.
 
     Raises:
-        InvalidOption: it is something else.
+        InvalidOption: it is neither.
     """
-    if isinstance(values, (Run, str, os.PathLike)):
+    if isinstance(values, (str, os.PathLike)):
         return [values]
     if not isinstance(values, Sequence):
         raise InvalidOption(name, f"{values!r} must be a path, or a list of paths.")
@@ -276,10 +267,10 @@ def _several(name: str, values: Any) -> Sequence[Any]:
 
 
 def _sources(corpus: StrPath | Sequence[StrPath]) -> list[str]:
-    """The paths and names of a corpus, as they are given."""
+    """The paths and names of a corpus as strings."""
     sources = _several("corpus", corpus)
     for source in sources:
-        _path("corpus", source)
+        path_argument("corpus", source)
     return [os.fspath(source) for source in sources]
 
 
@@ -290,10 +281,13 @@ def _require_positive(**values: float) -> None:
 
 
 def _known_ids(run: Run, file: Path | None) -> tuple[np.ndarray, int]:
-    """The ids of a text, or of what the run held out, and how many characters were left out.
+    """Encode a text, or the run's held-out text, by the run's vocabulary.
+
+    Returns:
+        The ids int [n], and the number of characters that were left out.
 
     Raises:
-        CharedgeError: there is nothing to predict.
+        CharedgeError: fewer than two characters are left.
     """
     config = run.config()
     text = run.held_out() if file is None else normalize(read_text(file), config.normalization)

@@ -1,4 +1,4 @@
-"""Everything that a training needs to continue exactly where it was, in one file that is whole or not there."""
+"""Checkpoints: everything that an exact resume needs, each in one file that is written atomically."""
 
 from __future__ import annotations
 
@@ -21,34 +21,37 @@ STATE = "state"
 FOLDER, CONFIG = "checkpoints", "config.json"
 ANY = "epoch-*.npz"
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""What the system says where there is no room; TensorFlow does not say it by number."""
+"""Error numbers for a full disk, quota or file-size limit; TensorFlow's errors have no number."""
 
 
 @dataclass
 class Position:
-    """Where a training is. The order of the data follows from the seed and the epoch."""
+    """Position of a training; the order of the data follows from the seed and the epoch."""
 
     epoch: int = 0
-    """Epochs finished."""
+    """Finished epochs."""
     step: int = 0
-    """Batches done of the epoch under way."""
+    """Finished batches of the current epoch."""
     loss_sum: float = 0.0
-    """Of this epoch's batches, in nats."""
+    """Sum of the losses of these batches, in nats per character."""
     seconds: float = 0.0
-    """Spent on this epoch's batches."""
+    """Time that these batches took."""
 
 
 def save_checkpoint(folder: Path, variables: Sequence[Any], position: Position, state: np.ndarray | None = None) -> Path:
-    """Write all variables (model, optimiser, averages and random state) and the position; keep the newest few files.
+    """Save all variables (model, optimiser, averages and random state) and the position; keep the newest three checkpoints.
 
     Args:
-        folder: the run's `checkpoints`.
+        folder: the run's `checkpoints` folder.
         variables: Keras variables, always in the same order.
-        position: where the training is.
-        state: float32 [B, S] that the next batch continues from.
+        position: position of the training.
+        state: recurrent state float32 [B, S] that the next batch continues from; None if that is zeros.
+
+    Returns:
+        The path of the checkpoint.
 
     Raises:
-        CharedgeError: it cannot be written; the checkpoints before it stay.
+        CharedgeError: it cannot be written; earlier checkpoints are kept.
     """
     arrays: dict[str, Any] = {str(i): variable.value.numpy() for i, variable in enumerate(variables)}
     arrays["position"] = np.array(json.dumps(asdict(position)))
@@ -67,12 +70,12 @@ def save_checkpoint(folder: Path, variables: Sequence[Any], position: Position, 
 
 
 def unwritable(run: Path, path: Path, error: Exception) -> CharedgeError:
-    """What to say where a run cannot be written, which depends on whether there is a checkpoint to resume from.
+    """The error for a run that cannot be written; its remedy depends on whether there is a checkpoint to resume from.
 
     Args:
         run: the run folder.
-        path: what could not be written.
-        error: from the system or from TensorFlow.
+        path: the file or folder that could not be written.
+        error: the error of the system or of TensorFlow.
     """
     if not run.is_dir():
         return CharedgeError(
@@ -87,18 +90,22 @@ def unwritable(run: Path, path: Path, error: Exception) -> CharedgeError:
 
 
 def restore_checkpoint(folder: Path, variables: Sequence[Any]) -> tuple[Position, np.ndarray | None]:
-    """Put the newest checkpoint's values into the variables; one that is damaged is skipped with a warning.
+    """Restore the variables from the newest checkpoint; damaged ones are skipped with a warning.
+
+    Args:
+        folder: the run's `checkpoints` folder.
+        variables: Keras variables, in the order of `save_checkpoint`.
 
     Returns:
-        Where the training was, and the state that its next batch continues from, if it is carried.
+        The position, and the recurrent state float32 [B, S] that the next batch continues from, or None if that is zeros.
 
     Raises:
-        CharedgeError: there is no checkpoint, or it is of another model.
+        CharedgeError: there is no checkpoint, or it belongs to another model.
     """
     for path in sorted(folder.glob(ANY), reverse=True):
         try:
             values, position, state = _read(path)
-        except Exception as error:  # numpy, zipfile and json each have their own
+        except Exception as error:  # numpy, zipfile and json each raise their own
             warnings.warn(f"{path} is damaged ({error}); the checkpoint before it is used.", stacklevel=2)
             continue
         _check_shapes(path, variables, values)
@@ -109,10 +116,18 @@ def restore_checkpoint(folder: Path, variables: Sequence[Any]) -> tuple[Position
 
 
 def read_epoch(folder: Path, epoch: int, variables: Sequence[Any]) -> list[np.ndarray] | None:
-    """The values that the variables had at the end of an epoch, or None if no readable checkpoint holds them any more.
+    """Read the values that the variables had at the end of an epoch.
+
+    Args:
+        folder: the run's `checkpoints` folder.
+        epoch: the epoch, from 1.
+        variables: Keras variables, in the order of `save_checkpoint`.
+
+    Returns:
+        The values in the order of the variables, or None if there is no readable checkpoint of that epoch.
 
     Raises:
-        CharedgeError: the checkpoint is of another model.
+        CharedgeError: the checkpoint belongs to another model.
     """
     path = folder / _name(epoch, 0)
     try:
@@ -128,7 +143,7 @@ def _name(epoch: int, step: int) -> str:
 
 
 def _read(path: Path) -> tuple[list[np.ndarray], Position, np.ndarray | None]:
-    """A checkpoint's values in the order of the variables, its position, and its state if it has one."""
+    """Read a checkpoint: values in the order of the variables, position, and recurrent state or None."""
     with np.load(path) as content:
         values = [content[str(i)] for i in range(sum(name.isdecimal() for name in content))]
         return values, Position(**json.loads(str(content["position"]))), content.get(STATE)
@@ -136,6 +151,4 @@ def _read(path: Path) -> tuple[list[np.ndarray], Position, np.ndarray | None]:
 
 def _check_shapes(path: Path, variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
     if [tuple(variable.shape) for variable in variables] != [value.shape for value in values]:
-        raise CharedgeError(
-            f"{path} is of another model than {CONFIG} describes: copy the run folder again, or train again with `overwrite`."
-        )
+        raise CharedgeError(f"{path} does not match {CONFIG}: copy the run folder again, or train again with `overwrite`.")

@@ -1,4 +1,4 @@
-"""`charedge train`, `finetune` and `evaluate`: their options, and what they print."""
+"""Command line of the trainer: `charedge train`, `finetune` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import JSON, PLAIN, print_json, say
+from ..console import JSON, PLAIN, print_json, say, shown_loss
 from ..display import Display
 from ..runtime.interrupts import Interrupted
 from ..runtime.scoring import to_bits
@@ -20,6 +20,7 @@ from . import api
 from .cluster import is_chief
 from .config import DEFAULTS, OPTIONS, Choice
 from .corpus import find_sources
+from .dataset import validation_start, validation_streams
 from .outputs import require_log_apart
 from .run import Run
 
@@ -28,7 +29,7 @@ app = typer.Typer(**PLAIN)
 RUN = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by `charedge train`.", show_default=False)]
 OUTPUT = Annotated[Path, typer.Option(metavar="RUN", help="The folder for the run.")]
 OVERWRITE = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")]
-CHECKPOINT_MINUTES = Annotated[float, typer.Option(help="Minutes between two checkpoints within an epoch.")]
+CHECKPOINT_MINUTES = Annotated[float, typer.Option(help="Longest time between two checkpoints, in minutes.")]
 WORKER_TIMEOUT = Annotated[
     float, typer.Option(metavar="SECONDS", help="Seconds to wait for the other workers that TF_CONFIG names.")
 ]
@@ -37,7 +38,11 @@ JSON_LOG = Annotated[Path | None, typer.Option(metavar="FILE", help="Append the 
 
 
 def with_config_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Put the options of `Config` in the place of a command's `**options`, each None where it is not given."""
+    """Replace a command's `**options` by one option for each option of `Config`, None if it is not given.
+
+    Args:
+        command: a function for Typer.
+    """
     signature = inspect.signature(command, eval_str=True)
     own = [parameter for parameter in signature.parameters.values() if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
     shared = [
@@ -81,7 +86,9 @@ def train(
     init_from: Annotated[Path | None, typer.Option(metavar="RUN", help="Start from the weights of another run.")] = None,
     teachers: Annotated[
         list[Path] | None,
-        typer.Option("--teacher", metavar="RUN", help="Distil from this finished run, too; repeatable.", show_default=False),
+        typer.Option(
+            "--teacher", metavar="RUN", help="Distil from this finished run; may be given several times.", show_default=False
+        ),
     ] = None,
     checkpoint_minutes: CHECKPOINT_MINUTES = 10.0,
     worker_timeout: WORKER_TIMEOUT = 300.0,
@@ -123,7 +130,7 @@ def finetune(
     output: Annotated[Path, typer.Option(metavar="RUN", help="The folder for the new run.")],
     corpus: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CORPUS...", help="The text of the run.  [default: from where it was read]", show_default=False),
+        typer.Argument(metavar="CORPUS...", help="The text of the run.  [default: read from where it was]", show_default=False),
     ] = None,
     quantization_aware: Annotated[
         str, typer.Option(metavar="int4", help="How `charedge convert` will store the weights.")
@@ -139,7 +146,7 @@ def finetune(
     json_log: JSON_LOG = None,
     overwrite: OVERWRITE = False,
 ) -> None:
-    """Train a finished run a little longer with its weights rounded as the file will have them."""
+    """Train a finished run a little longer with its weights rounded as in the model file."""
     if json_log is not None:
         files = [source.name for source in find_sources(corpus)] if corpus else Run(run).config().corpus["files"]
         require_log_apart(json_log, map(Path, files), map(Run, (run, output)))
@@ -165,7 +172,10 @@ def evaluate(
     file: Annotated[Path | None, typer.Argument(help="A text; - is stdin.  [default: the run's held-out text]")] = None,
     protocol: Annotated[
         str,
-        typer.Option(metavar="|".join(api.PROTOCOLS), help="State carried, windows from zero states, or only the next character."),
+        typer.Option(
+            metavar="|".join(api.PROTOCOLS),
+            help="carried: state carried through the text; windows: from zero states; last-character: one prediction per window.",
+        ),
     ] = "carried",
     window: Annotated[int | None, typer.Option(help="Characters of a window.  [default: 256; last-character 100]")] = None,
     stride: Annotated[int, typer.Option(help="Characters between the starts of two last-character windows.")] = 1,
@@ -192,14 +202,27 @@ def evaluate(
             }
         )
         return
-    counted = "" if protocol == "carried" else f", {result.predictions:,} predictions by {protocol}"
-    figures = f"{nats:.4f} nats/character, {to_bits(nats):.4f} bits/character"
-    print(f"{figures} over {result.characters:,} characters ({result.skipped_characters:,} skipped){counted}")
+    source = "stdin" if file == Path("-") else file
+    text = f"held-out characters of {run}" if file is None else f"characters of {source}"
+    skipped = f" ({result.skipped_characters:,} skipped)" if result.skipped_characters else ""
+    print(f"{shown_loss(nats)} over {result.characters:,} {text}{skipped}, {_shown_protocol(result, window, stride)}")
+
+
+def _shown_protocol(result: api.Evaluation, window: int | None, stride: int) -> str:
+    """How a text was read."""
+    from .evaluation import WINDOWS
+
+    if result.protocol == "carried":
+        return "one stream with the state carried"
+    size = window or WINDOWS[result.protocol]
+    if result.protocol == "windows":
+        return f"{result.predictions:,} predictions in windows of {size} from zero states"
+    return f"{result.predictions:,} predictions, each after a window of {size} from a zero state, stride {stride}"
 
 
 @contextmanager
 def _display(quiet: bool, json_log: Path | None, output: Path) -> Iterator[Display]:
-    """What shows a training, and says how to continue if it was interrupted."""
+    """The progress display of a training; if it is interrupted, prints how to continue."""
     with Display(quiet, json_log) as display:
         try:
             yield display
@@ -213,14 +236,27 @@ def _given(*paths: Path | None) -> Iterable[Path]:
     return (path for path in paths if path is not None)
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _say_result(run: Run) -> None:
+    """Print the losses of the best epoch with what each is over, and the command that converts the run."""
     if not is_chief():
         return
     config, history = run.config(), run.history()
     best = min(history, key=lambda epoch: epoch.validation_nats_per_character)
-    nats = best.validation_nats_per_character
+    characters = config.corpus["characters"] - config.corpus.get("skipped", 0)
+    trained_on = validation_start(characters, config.validation_split)
+    held_out = characters - trained_on
+    network = f"{config.cell.upper()} {config.layers} x {config.units}"
+    print(f"{run.path}: {network}, best of {len(history)} epochs is epoch {best.epoch}")
     print(
-        f"{run.path}: {config.cell.upper()} {config.layers} x {config.units}, best of {len(history)} epochs is epoch {best.epoch}: "
-        f"training {best.train_nats_per_character:.4f}, validation {nats:.4f} nats ({to_bits(nats):.4f} bits)/character"
+        f"training loss: {shown_loss(best.train_nats_per_character)} over the first {trained_on:,} characters, "
+        f"mean of the batches of epoch {best.epoch}"
+    )
+    print(
+        f"validation loss: {shown_loss(best.validation_nats_per_character)} over the {held_out:,} held-out characters, "
+        f"{_counted(validation_streams(held_out), 'stream')} with the state carried"
     )
     print(f"next: charedge convert {shlex.quote(str(run.path))} --output {shlex.quote(f'{run.path.name}.tflite')}")

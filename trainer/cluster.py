@@ -1,4 +1,4 @@
-"""The place of this process among the workers of a training, as TF_CONFIG says it. No TensorFlow."""
+"""Workers of a distributed training, read from TF_CONFIG. Does not import TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ ADDRESS = re.compile(r"([^\s/:\[\]]+|\[[^\s/\[\]]+\]):([0-9]{1,5})")  # a host, 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The workers that TF_CONFIG names, and this one's place among them."""
+    """The workers that TF_CONFIG names, and the index of this one."""
 
     addresses: list[str]
-    """HOST:PORT of each worker; none if this process trains alone."""
+    """HOST:PORT of each worker; empty if this process trains alone."""
     index: int
-    """Which of them this process is."""
+    """Index of this process in `addresses`."""
 
     @property
     def others(self) -> list[int]:
@@ -28,28 +28,31 @@ class Cluster:
 
 
 def workers() -> int:
-    """How many processes train together.
+    """Number of processes that train together.
 
     Raises:
-        CharedgeError: TF_CONFIG is not as TensorFlow wants it.
+        CharedgeError: TF_CONFIG is not valid.
     """
     return len(read_cluster().addresses) or 1
 
 
 def is_chief() -> bool:
-    """Whether this process is the one that writes: the only one, or the first worker.
+    """Whether this process is the chief: the one that writes the run folder and reports.
 
     Raises:
-        CharedgeError: TF_CONFIG is not as TensorFlow wants it.
+        CharedgeError: TF_CONFIG is not valid.
     """
     return read_cluster().index == 0
 
 
 def read_cluster() -> Cluster:
-    """Read TF_CONFIG. A single worker trains as a process without TF_CONFIG does.
+    """Read TF_CONFIG.
+
+    Returns:
+        The cluster; without addresses if TF_CONFIG is not set or names a single worker.
 
     Raises:
-        CharedgeError: it is not as TensorFlow wants it, or has an address that no worker can have.
+        CharedgeError: TF_CONFIG is not valid, or an address in it is not.
     """
     if not os.environ.get("TF_CONFIG"):
         return Cluster([], 0)
@@ -75,7 +78,13 @@ def read_cluster() -> Cluster:
 
 
 def host_and_port(address: str) -> tuple[str, int]:
-    """The two parts of a worker's address.
+    """Split a worker's address.
+
+    Args:
+        address: HOST:PORT, an IPv6 host in brackets.
+
+    Returns:
+        The host without brackets, and the port.
 
     Raises:
         CharedgeError: a part is missing, or the port is out of range.

@@ -1,4 +1,4 @@
-"""The options of a training, each written once: its name, type, range, default and help, and whether a model file records it.
+"""Options of a training, each defined once: name, type, range, default, help, and whether the model file records it.
 
 The command line's options, the check of a recorded config.json and the recipe in a model's manifest follow from this table; presets
 change its defaults.
@@ -25,18 +25,18 @@ PRECISIONS = ("float32", BFLOAT16, "mixed_float16")
 
 @dataclass(frozen=True)
 class Number:
-    """The numbers that an option may be."""
+    """Range of a numeric option."""
 
     kind: type[int] | type[float]
     expected: str
-    """What a value must be, for errors."""
+    """The range in words, for errors."""
     low: float
     high: float = sys.float_info.max
     excluded: tuple[float, ...] = ()
-    """Bounds that are not in the range themselves."""
+    """Bounds that are not part of the range."""
 
     def allows(self, value: object) -> bool:
-        """Whether a value is one of these numbers; a bool, NaN or infinity never is."""
+        """Whether a value is in the range; bool, NaN and infinity are not."""
         if type(value) is not int and (self.kind is int or type(value) is not float):
             return False
         return self.low <= value <= self.high and value not in self.excluded
@@ -44,32 +44,35 @@ class Number:
 
 @dataclass(frozen=True)
 class Choice:
-    """The names that an option may be."""
+    """Allowed names of an option."""
 
     names: Sequence[str]
     kind: type[str] = str
 
     @property
     def expected(self) -> str:
+        """The names in words, for errors."""
         return f"one of {', '.join(self.names)}"
 
     def allows(self, value: object) -> bool:
+        """Whether a value is one of the names."""
         return type(value) is str and value in self.names
 
 
 @dataclass(frozen=True)
 class Option:
-    """What users may set of a training."""
+    """Definition of an option that users may set."""
 
     values: Number | Choice
     help: str
     in_manifest: bool
-    """Whether the manifest of a model file records it, where it is not off."""
+    """Whether a model file's manifest records the value, unless it is 0 or None."""
     unset: str
-    """What holds where the value is None; empty if it cannot be."""
+    """Meaning of None, for help; empty if None is not allowed."""
 
 
 def whole(low: int, high: int) -> Number:
+    """Whole numbers from `low` to `high`, both included."""
     return Number(int, f"a whole number from {low} to {high}", low, high)
 
 
@@ -80,17 +83,22 @@ NOT_NEGATIVE = Number(float, "a number from 0 up", 0)
 
 
 def option(default: Any, values: Number | Choice, help: str, in_manifest: bool = True, unset: str = "") -> Any:
-    """A field of `Config` that users may set."""
+    """Define a field of `Config` that users may set; the arguments are the fields of `Option`, and the default."""
     return field(default=default, metadata={"option": Option(values, help, in_manifest, unset)})
 
 
 def record(allows: Callable[[Any], bool], default: Any = MISSING) -> Any:
-    """A field of `Config` that the training fills in."""
+    """Define a field of `Config` that the training sets.
+
+    Args:
+        allows: whether a value read from config.json is valid.
+        default: its value if config.json leaves it out; by default it is required.
+    """
     return field(default=default, metadata={"allows": allows})
 
 
 def _is_text(value: Any) -> bool:
-    return type(value) is str and "\0" not in value  # which no path can have
+    return type(value) is str and "\0" not in value  # no path can contain it
 
 
 def _is_sha256(value: Any) -> bool:
@@ -115,11 +123,11 @@ def _optional(allows: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """`config.json`: everything that decides what a training does, and what it ran on.
+    """Contents of `config.json`: the options of a training, its text, and the hardware it ran on.
 
     Raises:
-        InvalidOption: an option has a value that it cannot have.
-        ValueError: another field has, which only a damaged file can bring about.
+        InvalidOption: an option has an invalid value.
+        ValueError: another field has an invalid value, which only a damaged config.json causes.
     """
 
     preset: str = option("base", Choice(tuple(PRESETS)), "Named set of defaults.")
@@ -169,24 +177,24 @@ class Config:
     corpus: dict[str, Any] = record(_is_corpus)
     """`sources`, `files`, `characters`, `skipped`, and the `sha256` of the normalised text in UTF-8."""
     unknown: Literal["skip", "unk"] = record(lambda value: value in ("skip", "unk"))
-    """What becomes of a character outside the vocabulary."""
+    """Handling of characters outside the vocabulary: left out, or id 0."""
     versions: dict[str, str] = record(lambda value: type(value) is dict)
     fixed_vocabulary: bool = record(lambda value: type(value) is bool, False)
-    """Whether the vocabulary does not follow from the text alone: it was given, or has those of `initialized_from`, too."""
+    """Whether the vocabulary was given or extends that of `initialized_from`, so that the text alone does not determine it."""
     initialized_from: str | None = record(_optional(_is_text), None)
-    """The run whose weights were the first."""
+    """The run whose weights the training started from."""
     initialized_from_sha256: str | None = record(_optional(_is_sha256), None)
-    """Of those weights; a resume continues from a checkpoint and does not need them."""
+    """SHA-256 of those weights; a resume continues from a checkpoint and does not check it."""
     teachers: Sequence[str] = record(_each(_is_text), ())
-    """The runs that this one is distilled from."""
+    """Runs that this one is distilled from."""
     teachers_sha256: Sequence[str] = record(_each(_is_sha256), ())
-    """Of each teacher's weights."""
+    """SHA-256 of each teacher's weights."""
     quantization_aware: Literal["int4"] | None = record(lambda value: value in (None, "int4"), None)
-    """What the recurrent weights are rounded to while they are trained."""
+    """Format that the recurrent weights are rounded to during training."""
     hardware: str | None = record(_optional(_is_text), None)
-    """What it ran on last: the GPUs with their memory, or the CPU with its threads."""
+    """Hardware of the last start: the GPUs with their memory, or the CPU with its threads."""
     ended: str | None = record(_optional(_is_text), None)
-    """When the last epoch ended so far (UTC)."""
+    """Time when the last finished epoch ended (UTC)."""
 
     def __post_init__(self) -> None:
         check_options({name: getattr(self, name) for name in OPTIONS})
@@ -202,14 +210,14 @@ class Config:
 
 
 OPTIONS: dict[str, Option] = {f.name: f.metadata["option"] for f in fields(Config) if "option" in f.metadata}
-"""What users may set, in the order in which they are shown."""
+"""Options that users may set, in the order of the help."""
 RECORDS: dict[str, Callable[[Any], bool]] = {f.name: f.metadata["allows"] for f in fields(Config) if "allows" in f.metadata}
-"""What the training fills in, and what each may be."""
+"""Fields that the training sets, each with the check of its value."""
 DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(Config) if f.name in OPTIONS}
 REQUIRED = {"cell", "layers", "units", "embedding_dim", "dropout", "sequence_length", "batch_size", "epochs", "learning_rate"} | {
     *("validation_split", "normalization", "unknown", "seed", "precision", "corpus", "versions")
 }
-"""What a config.json must have (contract 1)."""
+"""Fields that every config.json must have."""
 ABSENT: dict[str, Any] = {
     "batching": "shuffled",
     "learning_rate_decay": "none",
@@ -218,13 +226,17 @@ ABSENT: dict[str, Any] = {
     "weight_drop": 0.0,
     "cpu_devices": 1,
 }
-"""What a config.json that leaves out an option means by it, where that is not the default."""
+"""Values of options that a config.json leaves out, where they differ from the defaults."""
 
 
 def check_options(given: Mapping[str, Any]) -> None:
-    """
+    """Check the values of options.
+
+    Args:
+        given: values by option name.
+
     Raises:
-        InvalidOption: an option has a value that it cannot have.
+        InvalidOption: a value is not in the option's range.
     """
     for name, value in given.items():
         option = OPTIONS[name]
@@ -233,15 +245,19 @@ def check_options(given: Mapping[str, Any]) -> None:
 
 
 def settings(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The value of every option: what is given, then what the preset says, then the default.
+    """The value of every option: as given, else the preset's, else the default.
+
+    Args:
+        preset: the name of a preset.
+        given: values by option name.
 
     Raises:
-        InvalidOption: the preset is unknown, or an option has a value that it cannot have.
+        InvalidOption: the preset is unknown, or a value is not in the option's range.
     """
     check_options({"preset": preset, **given})
     return {**DEFAULTS, **PRESETS[preset], **given, "preset": preset}
 
 
 def recipe(config: Config) -> dict[str, Any]:
-    """What a model's manifest records of how it was trained: the options that are not off."""
+    """The options that a model's manifest records, without those that are 0 or None."""
     return {name: value for name, option in OPTIONS.items() if option.in_manifest and (value := getattr(config, name))}

@@ -1,4 +1,4 @@
-"""Text to train on: from files, folders, gzip, or a name, one block after the other."""
+"""Training text: finds and reads text files, folders, .gz files and named corpora, block by block."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..runtime.text import Normalization, decode_blocks, normalized_chunks, unre
 
 BLOCK_BYTES = 1 << 20
 TEXT_SUFFIXES = (".txt", ".md", ".rst")
-"""Of the files that are read in a folder; each may be compressed, with `.gz` after it."""
+"""Suffixes of the files that are read in a folder; `.gz` may follow."""
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -31,22 +31,23 @@ DOWNLOAD_SECONDS = 60
 
 @dataclass(frozen=True)
 class Source:
-    """One file, or one named corpus, of a text to train on."""
+    """A file or a named corpus to train on."""
 
     name: str
-    """As it was given or found."""
+    """The path, or the name of a named corpus."""
     data: bytes | None = None
-    """The content of a named corpus, which is no file."""
+    """Content of a named corpus; None for a file."""
 
     @property
     def compressed(self) -> bool:
+        """Whether it is a .gz file."""
         return self.data is None and self.name.endswith(".gz")
 
     def status(self) -> os.stat_result | None:
-        """What the system says of the file, if it is one.
+        """The file's `stat` result; None for a named corpus.
 
         Raises:
-            CharedgeError: it is missing or hidden.
+            CharedgeError: the file is missing or not accessible.
         """
         try:
             return Path(self.name).stat() if self.data is None else None
@@ -54,20 +55,21 @@ class Source:
             raise unreadable(Path(self.name), error) from None
 
     def is_pipe(self) -> bool:
-        """Whether it can be read only once."""
+        """Whether it is a pipe or device, which can be read only once."""
         status = self.status()
         return status is not None and not stat.S_ISREG(status.st_mode)
 
     def size(self) -> int:
-        """In bytes, as it is stored."""
+        """Bytes, as stored."""
         status = self.status()
         return status.st_size if status else len(self.data or b"")
 
     def open(self) -> BinaryIO:
+        """Open the content as stored."""
         return Path(self.name).open("rb") if self.data is None else BytesIO(self.data)
 
     def blocks(self) -> Iterator[bytes]:
-        """The content as it is stored.
+        """The content as stored, in blocks of 1 MiB at most.
 
         Raises:
             CharedgeError: it cannot be read.
@@ -80,11 +82,11 @@ class Source:
             raise unreadable(Path(self.name), error) from None
 
     def chunks(self, normalization: Normalization, progress: Callable[[int], object] = lambda _: None) -> Iterator[str]:
-        """The text, normalised, piece by piece; joined, it is what the whole text would give.
+        """The normalised text in parts, which joined are the normalised whole.
 
         Args:
             normalization: the Unicode form.
-            progress: called with how many stored bytes were read since the last call.
+            progress: called with the stored bytes read since the last call.
 
         Raises:
             CharedgeError: it is missing, unreadable, binary or not UTF-8.
@@ -105,17 +107,20 @@ class Source:
                     place = stored.tell()
                     yield block
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise CharedgeError(f"{self.name} is no whole gzip file ({error}): copy it again.") from None
+            raise CharedgeError(f"{self.name} is truncated or not a gzip file ({error}): copy it again.") from None
         except OSError as error:
             raise unreadable(Path(self.name), error) from None
 
 
 def find_sources(names: Sequence[str], progress: Progress = no_progress) -> list[Source]:
-    """The files that some files, folders (their texts, sorted by path) and named corpora stand for, in order.
+    """Find the sources of a corpus.
 
     Args:
-        names: of any of these.
-        progress: gets a message on what each folder holds.
+        names: text files, folders and named corpora.
+        progress: gets a message with the number of files read and left out of each folder.
+
+    Returns:
+        The sources in the order of the names; the files of a folder are sorted by path.
 
     Raises:
         CharedgeError: one is missing, or a named one cannot be downloaded.
@@ -124,7 +129,7 @@ def find_sources(names: Sequence[str], progress: Progress = no_progress) -> list
 
 
 def _find(name: str, progress: Progress) -> list[Source]:
-    """What exists on disk goes before a name."""
+    """The sources of one name; a file or folder on disk takes precedence over a named corpus."""
     if not name:
         raise CharedgeError(f"`corpus` is an empty string: give a path, or one of {', '.join(NAMED)}.")
     path = Path(name)
@@ -142,16 +147,16 @@ def _find(name: str, progress: Progress) -> list[Source]:
         return [Source(name, NAMED[name]())]
     if path.exists() or path.suffix:
         return [Source(name)]
-    raise CharedgeError(f"{name} is no file, folder or named corpus: give a path, or one of {', '.join(NAMED)}.")
+    raise CharedgeError(f"{name} is not a file, folder or named corpus: give a path, or one of {', '.join(NAMED)}.")
 
 
 def _files_in(folder: Path) -> tuple[list[Path], Counter[str]]:
-    """The texts in a folder and the folders in it, sorted by path, and how many files of each other suffix are there.
+    """The text files in a folder and its subfolders, sorted by path, and the number of other files by suffix.
 
     Links to folders are not followed.
 
     Raises:
-        CharedgeError: one of the folders cannot be read, or a file's link leads nowhere.
+        CharedgeError: a folder cannot be read, or a link to a file is broken.
     """
 
     def refuse(error: OSError) -> None:
@@ -169,7 +174,7 @@ def _files_in(folder: Path) -> tuple[list[Path], Counter[str]]:
 
 
 def cache_folder() -> Path:
-    """The folder of downloads and encoded corpora. It may not exist yet, and cannot be made for a user without a home folder."""
+    """Folder of downloads and encoded corpora; it may not exist, and cannot be made for a user without a home folder."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "charedge"
     except RuntimeError:  # no HOME, and no entry in the system's list of users
@@ -177,14 +182,14 @@ def cache_folder() -> Path:
 
 
 def _python_docs() -> bytes:
-    """The language reference that every CPython carries: no network is needed."""
+    """The language reference that is part of every CPython; needs no network."""
     from pydoc_data.topics import topics
 
     return "\n\n".join(topics[name] for name in sorted(topics)).encode()
 
 
 def _shakespeare() -> bytes:
-    """The plays that char-rnn trained on, downloaded once."""
+    """The plays that char-rnn was trained on; downloaded once and cached."""
     cache = cache_folder() / "shakespeare.txt"
     if cache.exists() and _sha256(data := cache.read_bytes()) == SHAKESPEARE_SHA256:
         return data
@@ -199,8 +204,8 @@ def _shakespeare() -> bytes:
             f"the corpus shakespeare cannot be downloaded ({reason}): save {SHAKESPEARE_URL} and give the file."
         ) from None
     if _sha256(data) != SHAKESPEARE_SHA256:
-        raise CharedgeError(f"{SHAKESPEARE_URL} is not the text that it was: give a file of your own.")
-    with suppress(OSError):  # then it is downloaded again the next time
+        raise CharedgeError(f"{SHAKESPEARE_URL} has changed (its SHA-256 differs): give a file of your own.")
+    with suppress(OSError):  # without a cache it is downloaded again next time
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(cache, data)
     return data

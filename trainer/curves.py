@@ -1,4 +1,4 @@
-"""The loss curves of a run as a picture."""
+"""Loss curves of a run as a PNG picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from .run import Epoch
 
 
 def draw_curves(history: Sequence[Epoch], path: Path) -> None:
-    """Draw training and validation loss by epoch, the best validation marked."""
+    """Draw training and validation loss by epoch, and mark the best validation loss.
+
+    Args:
+        history: at least one epoch.
+        path: the PNG file to write, in the run folder.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator

@@ -1,14 +1,20 @@
-"""Batches of token ids for an epoch, in an order that depends on the seed and the epoch alone, so that any step can be resumed."""
+"""Batches of token ids; their order depends only on the seed and the epoch, so that a training can resume at any step."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..runtime.errors import CharedgeError
+from ..runtime.vocabulary import Vocabulary
+
+VALIDATION_STREAMS = 64
+STREAM_CHARACTERS = 500
+"""The fewest characters of a validation stream."""
 
 
 class Ids(Protocol):
@@ -19,16 +25,41 @@ class Ids(Protocol):
     def __getitem__(self, key: Any, /) -> Any: ...
 
 
-class Windows:
-    """Shuffled windows: the ids cut into pieces of `sequence_length` + 1; all but the last id are input, all but the first targets.
+@dataclass(frozen=True)
+class Data:
+    """An encoded text, split for a training."""
 
-    Each epoch deals its windows in another order, each to be read from a zero state.
+    vocabulary: Vocabulary
+    train: Ids
+    validation: Ids
+
+
+def validation_start(characters: int, split: float) -> int:
+    """The character at which the validation split of a text starts."""
+    return int(characters * (1 - split))
+
+
+def validation_streams(characters: int) -> int:
+    """The number of streams in which a validation split is read, from its number of characters."""
+    return max(1, min(VALIDATION_STREAMS, characters // STREAM_CHARACTERS))
+
+
+class Windows:
+    """Shuffled windows of `sequence_length` + 1 ids: all but the last are input, all but the first are targets.
+
+    Every epoch has its own order. Each window is read from a zero state.
     """
 
     carried = False
 
     def __init__(self, ids: Ids, sequence_length: int, batch_size: int, seed: int) -> None:
         """
+        Args:
+            ids: int [n].
+            sequence_length: inputs in a window.
+            batch_size: windows in a batch; fewer if the text has fewer.
+            seed: of the order.
+
         Raises:
             CharedgeError: there are fewer ids than one window needs.
         """
@@ -37,10 +68,15 @@ class Windows:
         self.windows = (len(ids) - 1) // sequence_length
         self.batch_size = min(batch_size, self.windows)
         self.steps = self.windows // self.batch_size
-        """Batches in an epoch; the windows that fill none wait for another epoch's order."""
+        """Batches in an epoch; windows that do not fill a batch are left out of it."""
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[np.ndarray]:
-        """The batches of an epoch from some step on: int32 [batch_size, sequence_length + 1]."""
+        """Batches of an epoch: int32 [batch_size, sequence_length + 1].
+
+        Args:
+            epoch: from 0.
+            first_step: the batch to start with, from 0.
+        """
         order = np.random.default_rng([self._seed, epoch]).permutation(self.windows)
         for step in range(first_step, self.steps):
             starts = order[step * self.batch_size : (step + 1) * self.batch_size] * self._length
@@ -48,15 +84,21 @@ class Windows:
 
 
 class Streams:
-    """Contiguous streams: the rows of a batch continue those of the one before it, so that the state can be carried between them.
+    """Contiguous streams: each row of a batch continues the same row of the batch before, so that the state can be carried.
 
-    Truncated back-propagation through time; each epoch begins at another offset, so that windows begin elsewhere.
+    This is truncated back-propagation through time. Every epoch starts at its own offset, so that windows start at other places.
     """
 
     carried = True
 
     def __init__(self, ids: Ids, sequence_length: int, batch_size: int, seed: int) -> None:
         """
+        Args:
+            ids: int [n].
+            sequence_length: inputs in a window.
+            batch_size: windows in a batch; fewer if the text has fewer.
+            seed: of the order.
+
         Raises:
             CharedgeError: there are fewer ids than one window needs.
         """
@@ -66,7 +108,12 @@ class Streams:
         self.steps = max(1, (len(ids) - 1 - sequence_length) // (self.batch_size * sequence_length))
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[np.ndarray]:
-        """The batches of an epoch from some step on: int32 [batch_size, sequence_length + 1]."""
+        """Batches of an epoch: int32 [batch_size, sequence_length + 1].
+
+        Args:
+            epoch: from 0.
+            first_step: the batch to start with, from 0.
+        """
         stream = self.steps * self._length
         offset = np.random.default_rng([self._seed, epoch]).integers(len(self._ids) - self.batch_size * stream)
         starts = offset + np.arange(self.batch_size) * stream
@@ -78,7 +125,7 @@ BATCHINGS = {"shuffled": Windows, "carried": Streams}
 
 
 def prefetched(batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """The same batches, each read from memory or disk while the one before is in use."""
+    """Read the next batch in a thread while the caller uses the current one."""
     with ThreadPoolExecutor(1, "windows") as reader:
         coming = reader.submit(next, batches, None)
         while (batch := coming.result()) is not None:

@@ -1,4 +1,4 @@
-"""How a batch is shared out: among workers, GPUs, or the logical devices of one CPU."""
+"""Data-parallel training: a batch is shared among workers, GPUs, or logical devices of one CPU."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from .rendezvous import signals_end_the_process
 
 MOST_CPU_DEVICES = 4
 ROWS_PER_DEVICE = 16
-"""Fewer windows leave a device's matrix products too small."""
+"""Smallest share of a batch; with fewer windows a device's matrix products are too small."""
 SMALLEST_UNITS = 128
 LARGEST_MATRIX_BYTES = 8 << 20
-"""Of recurrent weights, which every device reads for itself at every step."""
+"""Largest recurrent matrix for which several devices are faster: every device reads it at every step."""
 
 
 def choose_strategy(hardware: Hardware) -> tf.distribute.Strategy:
-    """The workers that TF_CONFIG names, all GPUs of this machine, the CPU's logical devices, or the one device there is.
+    """The strategy for the workers of TF_CONFIG, else for several GPUs, several CPU devices, or a single device.
+
+    Args:
+        hardware: what the training runs on.
 
     Raises:
         CharedgeError: a worker cannot be reached.
@@ -43,15 +46,15 @@ def choose_strategy(hardware: Hardware) -> tf.distribute.Strategy:
 
 
 def faster_cpu_devices(config: Config, windows: int) -> int:
-    """How many logical devices train fastest on this machine's CPU: several wait for each other less than one's threads do.
+    """Number of logical CPU devices that train fastest: several devices wait less than the threads of one.
 
-    Measured on two cores: networks of 2 x 160 to 2 x 608 gain, in batches of 32 windows and more; with larger matrices, which each
-    device reads for itself, 1 x 1024 gains nothing. The answer depends on the machine and the configuration alone, so that a
+    Measured on two cores: networks of 2 x 160 to 2 x 608 are faster on two devices in batches of 32 windows and more; 1 x 1024 is
+    not, because every device reads its larger matrices. The number depends only on the machine and the configuration, so that a
     training can be repeated.
 
     Args:
         config: the network, the batch and the precision, resolved.
-        windows: those in the text, which may be fewer than a batch.
+        windows: windows in the text, which may be fewer than a batch.
     """
     width = 2 if config.precision != "float32" else 4
     if config.units < SMALLEST_UNITS or GATES[config.cell] * config.units**2 * width > LARGEST_MATRIX_BYTES:
@@ -62,10 +65,13 @@ def faster_cpu_devices(config: Config, windows: int) -> int:
 
 
 def divide_cpu(devices: int) -> Hardware:
-    """Make several logical devices of the CPU, its threads shared out among them.
+    """Divide the CPU into logical devices, which share its threads.
+
+    Args:
+        devices: how many.
 
     Returns:
-        What there is now: where TensorFlow was started before, that is as it was then.
+        The hardware; with fewer devices if TensorFlow was initialised before, because it can then not be divided further.
     """
     threads = max(1, cpu_threads() // devices)
     if devices > 1:
@@ -81,7 +87,15 @@ def divide_cpu(devices: int) -> Hardware:
 
 
 def deal(strategy: tf.distribute.Strategy, rows: np.ndarray) -> Any:
-    """Rows [B, ...] shared out: replica k of n gets the k-th n-th of them, on whatever machine it is."""
+    """Share rows among the replicas of all workers.
+
+    Args:
+        strategy: from `choose_strategy`, n replicas.
+        rows: [B, ...], B a multiple of n.
+
+    Returns:
+        A distributed value: replica k has rows k * B / n to (k + 1) * B / n.
+    """
     share = len(rows) // strategy.num_replicas_in_sync
 
     def part(context: tf.distribute.InputReplicaContext | Any) -> tf.Tensor:

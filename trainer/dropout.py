@@ -1,4 +1,4 @@
-"""Dropout that does not depend on how many devices share a batch."""
+"""Dropout whose result does not depend on the number of devices that share a batch."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import tensorflow as tf
 
 
 class SharedDropout(keras.layers.Dropout):
-    """`keras.layers.Dropout` whose replicas each draw for the whole batch and use their own rows of it.
+    """`keras.layers.Dropout` in which every replica draws a mask for the whole batch and uses its own rows of the mask.
 
-    All replicas hold the same random state, so Keras' layer would drop the same places in each of their parts of the batch.
+    All replicas have the same random state, so Keras' layer would use the same mask in each replica's part of the batch.
     """
 
     def call(self, inputs: Any, training: bool = False) -> Any:

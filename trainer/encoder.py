@@ -1,4 +1,4 @@
-"""One pass over a text: provisional ids, numbered as the characters first appear, and a census of what they stand for."""
+"""Encodes a text in one pass: provisional ids in order of first appearance, and a census of its characters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..runtime.errors import CharedgeError
 from ..runtime.vocabulary import Vocabulary
 
 SLICE = 1 << 16
-"""Characters that are looked up at once: what that takes stays in the processor's cache."""
+"""Characters that are looked up at once; the arrays then fit the processor's cache."""
 UNSEEN = 0xFFFF
 CODE_POINTS = 0x110000
 
@@ -25,33 +25,33 @@ def code_points(text: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Census:
-    """What is known of a text when all of it was encoded."""
+    """Statistics of an encoded text."""
 
     alphabet: str
-    """The characters that provisional ids stand for, in order of appearance."""
+    """Characters by provisional id, in order of appearance."""
     counts: list[int]
-    """How often each occurs."""
+    """Occurrences of each character of the alphabet."""
     characters: int
-    """Of the whole text, with those that a given vocabulary has not."""
+    """Characters of the whole text, those that are left out included."""
     sha256: str
-    """Of the whole text in UTF-8."""
+    """SHA-256 of the whole text in UTF-8."""
     left_out: dict[str, int]
-    """The characters that a given vocabulary does not have, and how often each occurs, most frequent first."""
+    """Occurrences of each character that a given vocabulary does not have, most frequent first."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the provisional ids."""
+        """Type of the provisional ids."""
         return np.dtype("u1" if len(self.alphabet) <= 256 else "<u2")
 
 
 class Encoder:
-    """Writes the provisional ids of a text that comes in parts: a byte each, or two from the 257th character on."""
+    """Writes the provisional ids of a text that is added in parts: one byte each, or two if there are over 256 characters."""
 
     def __init__(self, file: BinaryIO, vocabulary: Vocabulary | None) -> None:
         """
         Args:
             file: empty, open for reading and writing.
-            vocabulary: characters that it has not are left out; None leaves out none.
+            vocabulary: characters outside it are left out; None keeps all.
         """
         self._file = file
         self._known = None if vocabulary is None else _is_in(vocabulary)
@@ -63,9 +63,10 @@ class Encoder:
         self._characters, self._sha256 = 0, hashlib.sha256()
 
     def add(self, text: str) -> None:
-        """
+        """Encode the next part of the text.
+
         Raises:
-            CharedgeError: the text has more distinct characters than two bytes can tell apart.
+            CharedgeError: the text has more than 65,535 distinct characters.
         """
         for start in range(0, len(text), SLICE):
             part = text[start : start + SLICE]
@@ -74,12 +75,13 @@ class Encoder:
             self._write(code_points(part))
 
     def census(self) -> Census:
+        """The statistics of all parts so far."""
         counts = self._counts[: len(self._alphabet)].tolist()
         left_out = {chr(point): count for point, count in self._left_out.most_common()}
         return Census(self._alphabet, counts, self._characters, self._sha256.hexdigest(), left_out)
 
     def _write(self, points: np.ndarray) -> None:
-        """Add some more code points: uint32 [n]."""
+        """Encode code points uint32 [n]."""
         if self._known is not None:
             known = self._known[points]
             others, counts = np.unique(points[~known], return_counts=True)
@@ -94,7 +96,7 @@ class Encoder:
         self._file.write(ids.astype("u1" if self._bytes == 1 else "<u2").tobytes())
 
     def _learn(self, points: np.ndarray) -> None:
-        """Give ids to code points that have none yet, in order of appearance: uint32 [n]."""
+        """Assign ids to new code points uint32 [n], in order of appearance."""
         new, first = np.unique(points, return_index=True)
         new, size = new[np.argsort(first)], len(self._alphabet)
         self._alphabet += "".join(map(chr, new.tolist()))
@@ -105,7 +107,7 @@ class Encoder:
         self._ids[new] = np.arange(size, len(self._alphabet))
 
     def _widen(self) -> None:
-        """Make two bytes of each that is written, from the end on, so that none is overwritten before it is read."""
+        """Rewrite the ids in the file from one byte to two, from the end, so that none is overwritten before it is read."""
         size = self._file.tell()
         for start in reversed(range(0, size, SLICE)):
             self._file.seek(start)

@@ -1,4 +1,4 @@
-"""A corpus of any size as ids: encoded in constant memory, and looked up by a vocabulary as it is read."""
+"""Encoded corpora of any size: encoding takes constant memory, and ids are looked up when they are read."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .id_cache import Text, provisional_ids
 
 
 class IdFile:
-    """The ids of a text, or of a part of it: looked up as they are read. Several threads may read at once."""
+    """Ids of a text or of a part of it, looked up when they are read; several threads may read at once."""
 
     def __init__(self, provisional: np.ndarray, table: np.ndarray, points: np.ndarray) -> None:
         """
         Args:
             provisional: uint8 or uint16 [characters], in memory or mapped.
-            table: int32 [distinct], the id that each provisional id becomes.
-            points: uint32 [distinct], the code point that each provisional id stands for.
+            table: int32 [distinct], the vocabulary id of each provisional id.
+            points: uint32 [distinct], the code point of each provisional id.
         """
         self._provisional, self._table, self._points = provisional, table, points
 
@@ -34,52 +34,52 @@ class IdFile:
         return len(self._provisional)
 
     def __getitem__(self, key: slice | np.ndarray) -> np.ndarray:
-        """The ids at some places: int32, of the shape of the slice or of the array of integers."""
+        """Ids int32 at a slice or an array of positions, in its shape."""
         return self._table[self._provisional[key]]
 
     def part(self, start: int, stop: int) -> IdFile:
-        """A view of the characters from `start` to before `stop`."""
+        """A view of the characters [start, stop)."""
         return IdFile(self._provisional[start:stop], self._table, self._points)
 
     def encoded_by(self, vocabulary: Vocabulary) -> IdFile:
-        """The same characters with the ids of another vocabulary."""
+        """A view of the same characters with the ids of another vocabulary."""
         alphabet = self._points.tobytes().decode("utf-32-le")
         return IdFile(self._provisional, vocabulary.encode(alphabet), self._points)
 
     @property
     def has_unknown(self) -> bool:
-        """Whether some character of the text is `[UNK]`."""
+        """Whether a character of the text has the id of `[UNK]`."""
         return UNKNOWN_ID in self._table
 
     def text(self, start: int, stop: int) -> str:
-        """The characters from `start` to before `stop`, also those whose id is `[UNK]`."""
+        """The characters [start, stop), also those that have the id of `[UNK]`."""
         return self._points[self._provisional[start:stop]].tobytes().decode("utf-32-le")
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A text to train on as ids, and where it came from."""
+    """An encoded training text and its origin."""
 
     vocabulary: Vocabulary
     ids: IdFile
     files: list[str]
-    """The sources as they were given or found."""
+    """Names of the sources, as given or found."""
     sha256: str
-    """Of the normalised text in UTF-8, with all its characters."""
+    """SHA-256 of the whole normalised text in UTF-8."""
     characters: int
-    """Of the normalised text."""
+    """Characters of the whole normalised text."""
     left_out: dict[str, int]
-    """Characters that a given vocabulary does not have, and how often each occurs, most frequent first; `ids` is without them."""
+    """Occurrences of each character that is left out of `ids` because a given vocabulary does not have it; most frequent first."""
     unknown: Literal["skip", "unk"]
     """`unk` if rare characters became `[UNK]`."""
 
     @property
     def skipped(self) -> int:
-        """How many of the text's characters were left out."""
+        """Number of characters that were left out."""
         return sum(self.left_out.values())
 
     def extended(self, vocabulary: Vocabulary) -> Encoded:
-        """The same text by a vocabulary that has all characters of this one, and others."""
+        """The same text encoded by a vocabulary that contains this one."""
         ids = self.ids.encoded_by(vocabulary)
         return replace(self, vocabulary=vocabulary, ids=ids, unknown="unk" if ids.has_unknown else "skip")
 
@@ -92,19 +92,19 @@ def encode_corpus(
     progress: Progress = no_progress,
     unknown: Literal["skip", "unk"] = "skip",
 ) -> Encoded:
-    """Read text files, folders, .gz files and named corpora, one after the other, and encode them.
+    """Read and encode text files, folders, .gz files and named corpora.
 
     Args:
         sources: paths and names, as `find_sources` takes them.
         normalization: the Unicode form.
-        vocabulary: one to keep to, or None for that of the text.
-        min_count: characters that occur less often become `[UNK]`; a given `vocabulary` has settled that already.
+        vocabulary: the vocabulary to use; by default it is made from the text.
+        min_count: characters that occur less often become `[UNK]`; ignored if a `vocabulary` is given.
         progress: gets the bytes read, over all passes.
-        unknown: what becomes of characters outside a given `vocabulary`: they are left out, or `[UNK]`.
+        unknown: whether characters outside a given `vocabulary` are left out (`skip`) or become `[UNK]` (`unk`).
 
     Raises:
-        CharedgeError: a source is missing, unreadable, empty, binary or not UTF-8, changes meanwhile, or has too few or
-            too many distinct characters; or a large corpus finds no place in the cache.
+        CharedgeError: a source is missing, unreadable, empty, binary or not UTF-8, changes while it is read, or has too
+            few or too many distinct characters; or the cache has no room for a large corpus.
     """
     found = find_sources(sources, progress)
     if len(found) > 1 and (empty := [source.name for source in found if not source.size() and not source.is_pipe()]):

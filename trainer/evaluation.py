@@ -1,4 +1,4 @@
-"""How well a Keras model predicts a text, by one of three protocols that figures elsewhere were measured with."""
+"""Evaluates a Keras model on a text by one of three protocols that published results use."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from .logits import Reader, compile_reader, read_text, state_size_of, stream_chu
 from .model import CPU
 
 Chunk = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+WINDOWS = {"windows": 256, "last-character": 100}
+"""Characters of a window by default."""
 NATS_AT_ONCE = 1_000_000  # logits whose float64 copy is taken
 
 
 @dataclass(frozen=True)
 class MeanLoss:
-    """The mean cross-entropy of a model over a text, by some protocol."""
+    """Mean cross-entropy of a model over a text."""
 
     nats_per_character: float
     predictions: int
-    """The characters that the mean is over."""
+    """Number of characters that the mean is over."""
 
 
 def evaluate_by(
@@ -37,18 +39,18 @@ def evaluate_by(
     stride: int = 1,
     progress: Progress = no_progress,
 ) -> MeanLoss:
-    """Nats per character by a protocol, computed on the CPU.
+    """Evaluate a model by a protocol, on the CPU.
 
     Args:
         protocol: `carried`, `windows` or `last-character`.
         model: from `load_model`.
         ids: int [n], n at least 2.
         window: characters of a window; by default 256, or 100 for `last-character`.
-        stride: how far a `last-character` window begins after the one before.
+        stride: characters between the starts of two `last-character` windows.
         progress: gets the characters (`carried`) or windows done.
 
     Raises:
-        CharedgeError: the text is no longer than a `last-character` window.
+        CharedgeError: the text is not longer than a `last-character` window.
     """
     if protocol == "carried":
         return evaluate_text(model, ids, progress)
@@ -56,12 +58,12 @@ def evaluate_by(
     with tf.device(CPU):
         read = compile_reader(model, CPU, last=last)
         if last:
-            return evaluate_last_character(read, size, ids, window or 100, stride=stride, progress=progress)
-        return evaluate_windows(chunk_loss(read), size, ids, window or 256, progress=progress)
+            return evaluate_last_character(read, size, ids, window or WINDOWS[protocol], stride=stride, progress=progress)
+        return evaluate_windows(chunk_loss(read), size, ids, window or WINDOWS[protocol], progress=progress)
 
 
 def evaluate_text(model: keras.Model, ids: Ids, progress: Progress = no_progress) -> MeanLoss:
-    """Every character of a text but the first, the state carried from the first to the last, as `charedge score` counts.
+    """Evaluate on every character but the first, the state carried through the whole text, as `charedge score` does.
 
     Args:
         model: from `load_model`.
@@ -78,9 +80,13 @@ def evaluate_text(model: keras.Model, ids: Ids, progress: Progress = no_progress
 
 
 def chunk_loss(read: Reader) -> Chunk:
-    """A compiled function (tokens [B, T], targets [B, T], state [B, S]) -> (sum of nats float64, the state after).
+    """Compile a function that sums the loss of a chunk, so that the logits stay in the graph.
 
-    The logits stay in the graph.
+    Args:
+        read: from `compile_reader`.
+
+    Returns:
+        A function (tokens int32 [B, T], targets int32 [B, T], state float32 [B, S]) -> (sum of nats float64, state after).
     """
 
     @tf.function(reduce_retracing=True)
@@ -92,21 +98,21 @@ def chunk_loss(read: Reader) -> Chunk:
 
 
 def _nats(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    """The sum of the cross-entropies, float64."""
+    """Sum of the cross-entropies in nats, float64."""
     nats = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
     return tf.reduce_sum(tf.cast(nats, tf.float64))
 
 
 def evaluate_ids(chunk: Chunk, state_size: int, ids: Ids, streams: int = 1, length: int = 500) -> float:
-    """Nats per character of a token sequence, the state carried through streams of it.
+    """Nats per character of a text, read as streams side by side with the state carried through each.
 
     Args:
         chunk: from `chunk_loss`.
         state_size: S.
         ids: int [n], n at least 2.
-        streams: parts of equal length that the text is cut into and that are read side by side, each from a zero state, which is
-            a little pessimistic (what is left over at the end, fewer characters than streams, is not read).
-        length: how many characters of a stream a call reads.
+        streams: number of parts of equal length, each read from a zero state, which raises the loss a little. The remainder at
+            the end, fewer characters than streams, is not read.
+        length: characters of a stream that one call reads.
     """
     state, total, predictions = tf.zeros((streams, state_size)), 0.0, 0
     for part in map(tf.constant, stream_chunks(ids, streams, length)):
@@ -119,14 +125,13 @@ def evaluate_ids(chunk: Chunk, state_size: int, ids: Ids, streams: int = 1, leng
 def evaluate_windows(
     chunk: Chunk, state_size: int, ids: Ids, window: int = 256, batch: int = 64, progress: Progress = no_progress
 ) -> MeanLoss:
-    """Every position of consecutive windows, each from a zero state, as nanoGPT's blocks (Karpathy 2022, `block_size` 256).
+    """Evaluate on every position of consecutive windows from zero states, as nanoGPT does (Karpathy 2022, `block_size` 256).
 
     Args:
         chunk: from `chunk_loss`.
         state_size: S.
         ids: int [n], n at least 2.
-        window: the inputs, and so the predictions, of a window. What fills none at the end is not read; a text that is shorter
-            is one window.
+        window: inputs, and so predictions, in a window. The remainder at the end is not read; a shorter text is one window.
         batch: windows read side by side.
         progress: gets the windows done.
     """
@@ -144,21 +149,21 @@ def evaluate_windows(
 def evaluate_last_character(
     read: Reader, state_size: int, ids: Ids, window: int = 100, batch: int = 256, stride: int = 1, progress: Progress = no_progress
 ) -> MeanLoss:
-    """The one character after each of the overlapping windows, each from a zero state: charRNN's objective.
+    """Evaluate on the one character after each overlapping window from a zero state, as charRNN does.
 
-    A window costs as many steps as it is long, for one prediction: `window` times the work of the other protocols.
+    Each prediction takes `window` steps: with a stride of 1, `window` times the work of the other protocols.
 
     Args:
         read: from `compile_reader` with `last`.
         state_size: S.
         ids: int [n]; n - `window` predictions with a stride of 1.
-        window: the inputs before a prediction.
+        window: inputs before a prediction.
         batch: windows read side by side.
-        stride: how far a window begins after the one before.
+        stride: characters between the starts of two windows.
         progress: gets the windows done.
 
     Raises:
-        CharedgeError: the text is no longer than a window.
+        CharedgeError: the text is not longer than a window.
     """
     starts = np.arange(0, len(ids) - window, stride)
     if not len(starts):

@@ -1,10 +1,10 @@
-"""Keras' recurrent layers with a loop and a gradient of their own, for a CPU.
+"""GRU and LSTM layers of Keras with a faster loop and gradient for the CPU.
 
-TensorFlow differentiates a loop step by step: it adds to the recurrent weights' gradient, 12 MB at 1024 units of a GRU, once a
-character. Here the steps back only make the gradients of the gates, and one product at the end sums over time and batch
-(Appleyard et al. 2016, "Optimizing Performance of Recurrent Neural Networks on GPUs", section 3). Inside, a tensor has its batch
-last, [rows, B]: gates are then cut from it without a copy, and the weights are the side of a product that needs no repacking.
-States are float32 whatever the precision of the products is.
+TensorFlow differentiates a loop step by step: it adds to the gradient of the recurrent weights, 12 MB for a GRU of 1024 units, at
+every character. Here the backward steps compute only the gradients of the gates, and one product at the end sums over time and
+batch (Appleyard et al. 2016, "Optimizing Performance of Recurrent Neural Networks on GPUs", section 3). Tensors inside have the
+batch last, [rows, B]: gates are then slices without a copy, and the weights need no repacking for a product. States are float32
+whatever the precision of the products is.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ Tensors = tuple[tf.Tensor, ...]
 
 
 class Equations(NamedTuple):
-    """One step of a cell, and its derivative, in float32: G rows of gates in blocks of U, every state [U, B]."""
+    """One step of a cell and its derivative, in float32; G rows of gates in blocks of U, each state [U, B]."""
 
     step: Callable[[tf.Tensor, tf.Tensor, Tensors], tuple[Tensors, Tensors]]
-    """The input's part of the gates [G, B], the state's part [G, B], the states before -> the states after, what is saved."""
+    """(input's part of the gates [G, B], state's part [G, B], states before) -> (states after, tensors to save)."""
 
     derivative: Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]
-    """What was saved, the gradients of the states after -> those of the gates, and of the states but for the way through the gates.
+    """(saved tensors, gradients of the states after) -> (gradients of the gates, direct gradients of the states before).
 
-    The gates' gradients are four blocks. Those of the input's part are the first G rows, those of the state's part the last.
+    Direct means without the path through the gates. The gradients of the gates are four blocks: the first G rows are those of the
+    input's part, the last G rows those of the state's part.
     """
 
     saved: int
-    """How many tensors [U, B] a step saves; the first is h before the step."""
+    """Number of tensors [U, B] that a step saves; the first is h before the step."""
 
 
 def gru_step(of_input: tf.Tensor, of_state: tf.Tensor, states: Tensors) -> tuple[Tensors, Tensors]:
-    """Cho et al. 2014, the reset after the product as in Keras. The input's part has the order c, z, r, the state's z, r, c."""
+    """GRU step (Cho et al. 2014), reset after the product; gate order c, z, r in the input's part, z, r, c in the state's."""
     (h,) = states
     input_c, input_z, input_r = tf.split(of_input, 3)
     state_z, state_r, state_c = tf.split(of_state, 3)
@@ -47,7 +48,7 @@ def gru_step(of_input: tf.Tensor, of_state: tf.Tensor, states: Tensors) -> tuple
 
 
 def gru_derivative(saved: Tensors, gradients: Tensors) -> tuple[Tensors, Tensors]:
-    """Of c in the input's part, of z and r in both, of c in the state's part."""
+    """GRU derivative; blocks c of the input's part, z and r of both parts, c of the state's part."""
     h, z, r, c, state_c = saved
     (dh,) = gradients
     input_dc = dh * (1 - z) * (1 - c * c)
@@ -57,7 +58,7 @@ def gru_derivative(saved: Tensors, gradients: Tensors) -> tuple[Tensors, Tensors
 
 
 def lstm_step(of_input: tf.Tensor, of_state: tf.Tensor, states: Tensors) -> tuple[Tensors, Tensors]:
-    """Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000. Both parts have the order i, f, g, o."""
+    """LSTM step (Hochreiter & Schmidhuber 1997) with a forget gate (Gers et al. 2000); gate order i, f, g, o in both parts."""
     h, before = states
     i, f, g, o = tf.split(of_input + of_state, 4)
     i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
@@ -67,7 +68,7 @@ def lstm_step(of_input: tf.Tensor, of_state: tf.Tensor, states: Tensors) -> tupl
 
 
 def lstm_derivative(saved: Tensors, gradients: Tensors) -> tuple[Tensors, Tensors]:
-    """Of i, f, g and o in both parts."""
+    """LSTM derivative; blocks i, f, g, o of both parts."""
     _, before, i, f, g, o, squashed = saved
     dh, dc = gradients
     dc += dh * o * (1 - squashed * squashed)
@@ -85,13 +86,13 @@ def recur(
     """Run a cell over time.
 
     Args:
-        equations: of the cell.
-        x: [B, T, E].
+        equations: GRU or LSTM.
+        x: inputs [B, T, E].
         states: before the first step, each [B, U].
         kernel: [E, G], its columns in the order of the input's part of the gates.
         recurrent_kernel: [U, G], its columns in the order of the state's part.
-        bias: [1, G] on the input's part, or [2, G] with another on the state's part.
-        training: whether there will be gradients, for which every step is saved.
+        bias: [1, G] for the input's part, or [2, G] with a second row for the state's part.
+        training: whether gradients will be computed, for which every step is saved.
 
     Returns:
         h after each step [B, T, U], and the states after the last one, each [B, U].
@@ -140,7 +141,7 @@ def _batch_first(outputs: tf.Tensor, states: Tensors) -> Tensors:
 def _run(
     equations: Equations, inputs: Any, kernel: Any, recurrent_kernel: Any, bias: Any, states: Sequence[tf.Tensor], save: bool
 ) -> tuple[tf.Tensor, Tensors, tuple[tf.TensorArray, ...]]:
-    """From the first step to the last: h after each [T, U, B], the states after the last, and, if asked, what each has saved."""
+    """Forward loop: h after each step [T, U, B], the states after the last, and the saved tensors if `save`."""
     time, units, dtype = tf.shape(inputs)[0], recurrent_kernel.shape[0], inputs.dtype
     kernel_rows, recurrent_rows = tf.transpose(kernel), tf.transpose(recurrent_kernel)  # [G, E], [G, U]
     biases = [tf.repeat(_float32(row)[:, None], tf.shape(inputs)[2], axis=1) for row in tf.unstack(bias)]  # [G, B]
@@ -161,7 +162,7 @@ def _run(
 def _run_back(
     equations: Equations, saved: tuple[tf.TensorArray, ...], recurrent_kernel: Any, d_outputs: Any, d_after: Tensors
 ) -> tuple[tf.Tensor, Tensors]:
-    """From the last step to the first: the gradients of the gates [T, 4 * U, B], and of the states before the first."""
+    """Backward loop: the gradients of the gates [T, 4 * U, B], and of the states before the first step."""
     (units, columns), time = recurrent_kernel.shape, tf.shape(d_outputs)[0]
 
     def step(t: tf.Tensor, d_states: Tensors, d_gates: tf.TensorArray) -> tuple[Any, ...]:
@@ -176,7 +177,7 @@ def _run_back(
 
 
 def _array(time: tf.Tensor, rows: int, like: Any) -> tf.TensorArray:
-    """For a [rows, B] of every step, in the type and the batch of `like` [T, ..., B]."""
+    """An array for a tensor [rows, B] of every step, with the type and batch of `like` [T, ..., B]."""
     return tf.TensorArray(like.dtype, time, clear_after_read=False, element_shape=(rows, like.shape[2]))
 
 
@@ -190,7 +191,7 @@ def _side_by_side(steps: tf.Tensor) -> tf.Tensor:
 
 
 class FastGRU(keras.layers.GRU):
-    """`keras.layers.GRU`, weights and configuration and all, that is faster on a CPU; elsewhere it is what Keras has."""
+    """`keras.layers.GRU` that is faster on a CPU; same weights and configuration, and Keras' own loop elsewhere."""
 
     def inner_loop(self, sequences: tf.Tensor, initial_state: Any, mask: Any, training: bool = False) -> Any:
         if not _applies(self, mask) or not self.reset_after:
@@ -202,7 +203,7 @@ class FastGRU(keras.layers.GRU):
 
 
 class FastLSTM(keras.layers.LSTM):
-    """`keras.layers.LSTM`, weights and configuration and all, that is faster on a CPU; elsewhere it is what Keras has."""
+    """`keras.layers.LSTM` that is faster on a CPU; same weights and configuration, and Keras' own loop elsewhere."""
 
     def inner_loop(self, sequences: tf.Tensor, initial_state: Any, mask: Any, training: bool = False) -> Any:
         if not _applies(self, mask):
@@ -216,12 +217,12 @@ FAST_LAYERS = {"gru": FastGRU, "lstm": FastLSTM, "dropout": SharedDropout}
 
 
 def _weights(cell: Any, dtype: tf.DType) -> Tensors:
-    """As they are here and now: a StatelessScope may have put others in their place."""
+    """The cell's current weights; a StatelessScope may have replaced them."""
     return tuple(tf.cast(weight.value, dtype) for weight in (cell.kernel, cell.recurrent_kernel, cell.bias))
 
 
 def _applies(layer: Any, mask: Any) -> bool:
-    """Whether the equations here are the layer's, and there is no cuDNN to do better."""
+    """Whether the layer uses the equations above and cuDNN is not available."""
     cell = layer.cell
     default = cell.activation is keras.activations.tanh and cell.recurrent_activation is keras.activations.sigmoid and cell.use_bias
     plain = default and not (cell.dropout or cell.recurrent_dropout or layer.go_backwards or layer.unroll)

@@ -1,6 +1,6 @@
-"""The gradient of a small network on the hardware that a training will use, against Keras' own loop on the CPU in float32.
+"""Gradient check: compares a small network's gradient on the training's hardware with Keras' own loop on the CPU in float32.
 
-A backward kernel that is wrong fails in silence: the network learns a little from noise, and clipping hides the size of it.
+A wrong backward kernel fails in silence: the network learns a little from noise, and clipping hides the size of the gradient.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from .weight_noise import forward
 UNITS, EMBEDDING_DIM, VOCABULARY_SIZE, MOST_LAYERS = 32, 16, 12, 2
 ROWS, CHARACTERS = 8, 12
 LOSS_SCALE = 1024.0
-"""Keeps float16's small gradients from vanishing, as a training's does."""
+"""Keeps small gradients from vanishing in float16, as the loss scale of a training does."""
 TOLERANCES = {"float32": 0.001, "mixed_float16": 0.02, "mixed_bfloat16": 0.1}
-"""Largest relative difference by precision; found on CPUs over all cells and options were 6e-7, 0.0014 and 0.028."""
+"""Largest relative difference by precision; measured on CPUs over all cells and options: 6e-7, 0.0014 and 0.028."""
 TF32_TOLERANCE = 0.02
-"""Of float32 on a GPU, whose tensor cores round the factors of a product to 11 bits, as float16 does."""
+"""Tolerance of float32 on a GPU, whose tensor cores round the factors of a product to 11 bits, as float16 does."""
 
 
 def check_gradient(config: Config, devices: Sequence[str], cudnn: bool | str, layers: Mapping[str, Any]) -> float:
     """Compare the gradients of a small network on each device with those of the CPU in float32.
 
-    The network has the training's cell, precision, layers, weight drop and quantisation, and begins from a state that is not zero.
+    The network has the training's cell, precision, layers, weight drop and quantisation, and starts from a nonzero state.
 
     Args:
         config: the training's, its precision resolved.
-        devices: TensorFlow's names of them.
-        cudnn: as the training gives it to `build_model`.
-        layers: as the training gives them to `build_model`.
+        devices: TensorFlow's names of the devices.
+        cudnn: the training's argument of `build_model`.
+        layers: the training's argument of `build_model`.
 
     Returns:
-        The largest relative difference found in a weight's gradient.
+        Largest relative difference of a weight's gradient.
 
     Raises:
-        CharedgeError: a difference is larger than rounding in this precision can make it.
+        CharedgeError: a difference is larger than rounding in this precision explains.
     """
     small = replace(
         config,
@@ -71,7 +71,7 @@ def check_gradient(config: Config, devices: Sequence[str], cudnn: bool | str, la
 
 
 def _gradients(config: Config, device: str, precision: str, cudnn: bool | str, layers: Mapping[str, Any]) -> list[np.ndarray]:
-    """Of each weight: what one training step of the small network computes on a device, without its update."""
+    """Gradient of each weight of the small network, as a training step computes it on a device."""
     random = np.random.default_rng(0)
     size = state_size(config.cell, config.layers, config.units)
     with tf.device(device):
@@ -89,12 +89,12 @@ def _gradients(config: Config, device: str, precision: str, cudnn: bool | str, l
 
 
 def _relative_difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """The norm of the difference over the norm of what is expected; NaN where a gradient is not finite."""
+    """Norm of the difference over the norm of the expected gradient; NaN if a gradient is not finite."""
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
 def _way_out(precision: str, on_gpu: bool) -> str:
-    """What to do instead."""
+    """Remedy for a wrong gradient."""
     others = [f"`precision` {name}" for name in ("float32", "mixed_float16") if on_gpu or name == "float32" if name != precision]
     ways = [f"train with {' or '.join(others)}"] if others else []
     ways += ["hide the GPU with CUDA_VISIBLE_DEVICES=-1"] if on_gpu else ["install TensorFlow again"]

@@ -1,4 +1,4 @@
-"""The provisional ids of a corpus: in memory, or in a file that is mapped and kept in the cache for the next time."""
+"""Cache of encoded corpora: provisional ids in memory, or in a memory-mapped file that is kept for the next training."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from .corpus import BLOCK_BYTES, Source, cache_folder
 from .encoder import Census, Encoder
 
 LAYOUT = 2
-"""Raised when the files in the cache come to mean something else."""
+"""Version of the cache's files; increased when their meaning changes."""
 SMALL_BYTES = 16 << 20
-"""Corpora up to this size are encoded each time, and leave nothing in the cache."""
+"""Corpora up to this size are encoded each time and not cached."""
 MEMORY_BYTES = 64 << 20
-"""Ids up to this size can do without a file."""
+"""Largest ids that are kept in memory instead of a file."""
 
 Advance = Callable[[int], object]
 """Called with the bytes read since the last call."""
@@ -36,18 +36,22 @@ Advance = Callable[[int], object]
 
 @dataclass(frozen=True)
 class Text:
-    """What is to be encoded, and how."""
+    """A text to encode, and how."""
 
     sources: list[Source]
     normalization: Normalization
     vocabulary: Vocabulary | None
-    """Characters outside it are left out; None leaves out none."""
+    """Characters outside it are left out; None keeps all."""
 
     def write(self, file: BinaryIO, advance: Advance) -> Census:
-        """Encode all of it into an empty file.
+        """Encode the whole text into an empty file.
+
+        Args:
+            file: empty, open for reading and writing.
+            advance: called with the bytes read since the last call.
 
         Raises:
-            CharedgeError: it cannot be read, or there is nothing in it to learn.
+            CharedgeError: the text cannot be read, or has fewer than two distinct characters.
             OSError: the file cannot be written.
         """
         encoder = Encoder(file, self.vocabulary)
@@ -59,13 +63,15 @@ class Text:
             are = "are" if len(self.sources) > 1 else "is"
             raise CharedgeError(f"{' and '.join(source.name for source in self.sources)} {are} empty: give a file with text in it.")
         if not census.alphabet:
-            raise CharedgeError("the text has no character of the vocabulary: give one like that which the model was trained on.")
+            raise CharedgeError(
+                "the text has no character of the vocabulary: give one like the text that the model was trained on."
+            )
         if len(census.alphabet) == 1:
             raise CharedgeError(f"the text has only one distinct character, {census.alphabet!r}: give a real text.")
         return census
 
     def key(self, advance: Advance) -> str:
-        """What names its entry in the cache: a hash of all that the ids depend on."""
+        """Name of its entry in the cache: a hash of everything that the ids depend on."""
         settings = [LAYOUT, self.normalization, unicodedata.unidata_version, self.vocabulary and self.vocabulary.tokens]
         key = hashlib.sha256(json.dumps(settings).encode())
         for source in self.sources:
@@ -77,13 +83,13 @@ class Text:
         return key.hexdigest()
 
     def stamps(self) -> list[tuple[int, int, int] | None]:
-        """What differs when a file was changed."""
+        """Inode, size and modification time of each file; they differ if a file was changed."""
         statuses = [source.status() for source in self.sources]
         return [status and (status.st_ino, status.st_size, status.st_mtime_ns) for status in statuses]
 
 
 class Full(Exception):
-    """The ids are more than memory should hold."""
+    """The ids do not fit into `MEMORY_BYTES`."""
 
 
 class Memory(BytesIO):
@@ -96,7 +102,18 @@ class Memory(BytesIO):
 
 
 def provisional_ids(text: Text, progress: Progress) -> tuple[np.ndarray, Census]:
-    """The provisional ids of a text, uint8 or uint16 [characters], and what they stand for."""
+    """Encode a text, or load its ids from the cache.
+
+    Args:
+        text: the text, and how to encode it.
+        progress: gets the bytes read.
+
+    Returns:
+        Provisional ids uint8 or uint16 [characters], and their census.
+
+    Raises:
+        CharedgeError: the text cannot be read or encoded, or there is no room for its ids.
+    """
     size = sum(source.size() for source in text.sources)
     pipes = [source.name for source in text.sources if source.is_pipe()]
     if pipes or size <= SMALL_BYTES:
@@ -111,7 +128,7 @@ def provisional_ids(text: Text, progress: Progress) -> tuple[np.ndarray, Census]
 def _in_memory(text: Text, advance: Advance) -> tuple[np.ndarray, Census]:
     """
     Raises:
-        Full: the ids are more than memory should hold.
+        Full: the ids do not fit into `MEMORY_BYTES`.
     """
     memory = Memory()
     census = text.write(memory, advance)
@@ -119,10 +136,10 @@ def _in_memory(text: Text, advance: Advance) -> tuple[np.ndarray, Census]:
 
 
 def _in_cache(text: Text, advance: Advance) -> tuple[np.ndarray, Census]:
-    """From the file that an earlier call left in the cache, or from a new one there; without a cache, in memory.
+    """Load the ids from the cache, or encode the text into it; without a writable cache, encode in memory.
 
     Raises:
-        CharedgeError: the cache cannot be written, and memory should not hold so much.
+        CharedgeError: the cache cannot be written, and the ids do not fit into `MEMORY_BYTES`.
     """
     before = text.stamps()
     path = cache_folder() / f"{text.key(advance)}.ids"
@@ -151,7 +168,7 @@ def _in_cache(text: Text, advance: Advance) -> tuple[np.ndarray, Census]:
 
 
 def _load(path: Path) -> tuple[np.ndarray, Census] | None:
-    """An entry of the cache, or None if there is none, or a damaged one. Beside the ids is their census, as JSON."""
+    """Load an entry of the cache: the ids, and the JSON file with their census; None if it is missing or damaged."""
     try:
         with path.open("rb") as file:
             fields = json.loads(path.with_suffix(".json").read_bytes())
@@ -167,7 +184,7 @@ def _load(path: Path) -> tuple[np.ndarray, Census] | None:
 
 
 def _save(path: Path, write: Callable[[BinaryIO], Census]) -> tuple[np.ndarray, Census]:
-    """Make an entry of the cache: the ids, then their census with the checksum of both.
+    """Write an entry of the cache: the ids, then their census with a checksum of both.
 
     Raises:
         OSError: the cache cannot be written.
@@ -182,7 +199,7 @@ def _save(path: Path, write: Callable[[BinaryIO], Census]) -> tuple[np.ndarray, 
 
 
 def _checksum(file: BinaryIO, census: Census) -> int:
-    """The CRC-32 of the ids in a file and of their census. It finds accidents, at some GB/s, so that each use can check."""
+    """CRC-32 of the ids in a file and of their census; finds accidental damage, fast enough to check at every use."""
     checksum = zlib.crc32(json.dumps(asdict(census), sort_keys=True).encode())
     file.seek(0)
     while block := file.read(BLOCK_BYTES):
@@ -195,7 +212,7 @@ def _map(file: BinaryIO, census: Census) -> np.ndarray:
 
 
 def _sum(progress: Progress, total: int) -> Advance:
-    """What turns numbers of bytes read since the last call into progress."""
+    """A callback that sums the bytes read since the last call and reports them as progress."""
     done = 0
 
     def advance(count: int) -> None:

@@ -1,4 +1,4 @@
-"""TensorFlow, which a device does without: whether it is installed, and how it is started."""
+"""Checks that TensorFlow is installed, and imports it quietly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def require_installed(command: str, extra: str) -> None:
         extra: the extra of the distribution that installs it.
 
     Raises:
-        CharedgeError: it is not.
+        CharedgeError: TensorFlow is not installed.
     """
     if find_spec("tensorflow") is None:
         raise CharedgeError(
@@ -27,7 +27,7 @@ def require_installed(command: str, extra: str) -> None:
 
 
 def require_tensorflow(command: str, extra: str) -> None:
-    """Import TensorFlow, without its greetings.
+    """Import TensorFlow without its messages on stderr.
 
     Args:
         command: the function or command that needs it.
@@ -37,12 +37,12 @@ def require_tensorflow(command: str, extra: str) -> None:
         CharedgeError: TensorFlow is not installed, or Keras runs on another backend in this process.
     """
     require_installed(command, extra)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its greetings would bury our own lines
-    os.environ["KERAS_BACKEND"] = "tensorflow"  # also where the user's own programs run Keras on another one
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its messages would bury our own lines
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # also if the user's environment sets another one
     with quiet_stderr():
         import_module("tensorflow")
         backend = import_module("keras").config.backend()
-    if backend != "tensorflow":  # a program that calls charedge has imported Keras before
+    if backend != "tensorflow":  # the calling program has imported Keras before
         raise CharedgeError(
             f"`charedge {command}` needs Keras on TensorFlow, and this process runs it on {backend}: use a new one."
         )

@@ -1,4 +1,4 @@
-"""One training at a time in a run folder."""
+"""Lock of a run folder: one training at a time."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from .run import LOCK, Run
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder, which is made if it is missing and removed again if it stays empty.
+    """Lock a run folder for the length of a `with` block; make it if it is missing, and remove it again if it stays empty.
+
+    Args:
+        folder: the run folder.
 
     Raises:
-        CharedgeError: another process trains into the folder, it cannot be written, or its checkpoints would be elsewhere.
+        CharedgeError: another process trains in the folder, it cannot be written, or `checkpoints` is a symbolic link.
     """
     checkpoints = Run(folder).checkpoints
     if checkpoints.is_symlink():

@@ -1,11 +1,11 @@
-"""The logits of a model: a compiled reader, and a text of any length read with its state carried through it.
+"""Computes the logits of a model: a compiled reader, and long texts read in parallel with the state carried.
 
-A recurrence is sequential, but a trained network forgets: after some hundred characters its state depends on them alone, to the
-last bits of float32. So a text is cut into streams that are read side by side, all but the first from a state that is a guess;
-then every stream whose guess was not the state at the end of the stream before it is read again from that state, until its states
-are those that it had. In the end every stream begins where the one before it ends, as if there were one (Song et al. 2021,
-"Accelerating Feedforward Computation via Parallel Nonlinear Equation Solving", with streams in place of layers). A network that
-forgets nothing costs one pass for each stream.
+A recurrence is sequential, but a trained network forgets: after some hundred characters its state depends only on them, up to the
+last bits of float32. So a text is cut into streams that are read side by side, all but the first from a guessed state. Then every
+stream whose guess differs from the final state of the stream before it is read again from that state, until its states repeat. In
+the end every stream starts where the stream before it ends, as in one sequential pass (Song et al. 2021, "Accelerating Feedforward
+Computation via Parallel Nonlinear Equation Solving", with streams in place of layers). A network that forgets nothing costs one
+pass per stream.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ Reader = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 """(tokens int32 [B, T], state float32 [B, S]) -> (logits float32 [B, T, V], the state after them float32 [B, S])."""
 
 STREAMS = 32
-STREAM_LENGTH = 1000  # the fewest characters of a stream: most networks forget in fewer
+STREAM_LENGTH = 1000  # smallest length of a stream in characters; most networks forget sooner
 CHUNK = 100  # characters of a stream that are read in one call
-MOST_LOGITS = 10_000_000  # that are kept at once
-TOLERANCE = 1e-5  # between the tanh of two states that count as one; rounding alone is 1e-6
-SATURATED_TOLERANCE = 0.01  # between two states, relative to those above 1
+MOST_LOGITS = 10_000_000  # logits kept in memory at once
+TOLERANCE = 1e-5  # largest difference between the tanh of two equal states; rounding alone gives 1e-6
+SATURATED_TOLERANCE = 0.01  # largest difference between two equal states, relative if they are above 1
 
 
 def compile_reader(model: keras.Model, device: str | None = None, last: bool = False) -> Reader:
-    """A compiled function from tokens and the state before them to logits and the state after them.
+    """Compile a function from tokens and a state to logits and the next state.
 
     Args:
         model: from `build_model` or `load_model`.
-        device: where every operation is placed, for a model whose variables are there; by default where TensorFlow likes.
-        last: whether only the logits after the last token are computed, [B, V].
+        device: the device of every operation, which must hold the variables; by default TensorFlow chooses.
+        last: whether to compute only the logits after the last token, [B, V].
     """
     dense, outputs = model.get_layer(LOGITS), cast(Any, model.output)
     recurrent = keras.Model(model.input, {"hidden": dense.input, "state": outputs["state"]})
@@ -61,15 +61,15 @@ def state_size_of(model: keras.Model) -> int:
 
 
 def stream_chunks(ids: Ids, streams: int = 1, length: int = 500) -> Iterator[np.ndarray]:
-    """A text cut into streams of equal length, and those into chunks between which the state can be carried.
+    """Cut a text into streams of equal length, and the streams into chunks between which the state can be carried.
 
     Args:
-        ids: int [n], n greater than `streams`; what is left over at the end is not read.
-        streams: parts of the text that are read side by side.
-        length: most tokens of a chunk.
+        ids: int [n], n greater than `streams`; a remainder at the end is not read.
+        streams: number of streams.
+        length: largest number of tokens in a chunk.
 
     Returns:
-        Chunks int32 [streams, at most length + 1]: all but the last column are input, all but the first the targets.
+        Chunks int32 [streams, length + 1 at most]: all but the last column are input, all but the first are targets.
     """
     per_stream = (len(ids) - 1) // streams
     starts = np.arange(streams) * per_stream
@@ -78,21 +78,30 @@ def stream_chunks(ids: Ids, streams: int = 1, length: int = 500) -> Iterator[np.
 
 
 def windows(ids: Ids, starts: np.ndarray, length: int) -> np.ndarray:
-    """The inputs of windows and the target after each: int32 [windows, length + 1]."""
+    """Cut windows out of a text.
+
+    Args:
+        ids: int [n].
+        starts: int [windows], the first id of each.
+        length: inputs in a window.
+
+    Returns:
+        int32 [windows, length + 1]: all but the last column are input, all but the first are targets.
+    """
     return ids[starts[:, None] + np.arange(length + 1)].astype(np.int32)
 
 
 def read_text(model: keras.Model, ids: Ids, progress: Progress = no_progress, stage: str = "reading") -> Iterator[np.ndarray]:
-    """The logits after each token of a text but the last, the state carried from the first to the last, computed on the CPU.
+    """Compute the logits after each token of a text but the last, on the CPU, the state carried through the whole text.
 
     Args:
         model: from `load_model`.
         ids: int [n], n at least 2.
         progress: gets the characters read for the first time.
-        stage: what the reports call it.
+        stage: its name in the reports.
 
     Returns:
-        Parts of float32 [any, V] in the order of the text. A part has 10 million logits at most, or one token's.
+        Parts float32 [any, V] in the order of the text, each of 10 million logits at most, or of one token.
     """
     total = len(ids) - 1
 
@@ -117,14 +126,14 @@ def read_text(model: keras.Model, ids: Ids, progress: Progress = no_progress, st
 def _read_streams(
     read: Reader, tokens: np.ndarray, state: np.ndarray, logits: np.ndarray, progress: Callable[[int], object]
 ) -> np.ndarray:
-    """Read streams, each of which begins where the one before it ends.
+    """Read streams, each of which starts where the one before it ends.
 
     Args:
-        read: the model.
-        tokens: int32 [B, L], which read row by row are one text.
-        state: float32 [S], before the first of them.
-        logits: float32 [B, L, V], where the logits are put.
-        progress: called with how many tokens were read for the first time.
+        read: from `compile_reader`.
+        tokens: int32 [B, L], one text row by row.
+        state: float32 [S], before the first token.
+        logits: float32 [B, L, V], to be filled.
+        progress: called with the number of tokens read for the first time.
 
     Returns:
         The state after the last token, float32 [S].
@@ -154,9 +163,9 @@ def _read_streams(
 
 
 def _differ(states: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The rows in which a network can tell two states apart: float32 [B, S] each, the second may be NaN -> int [any].
+    """Rows in which two states differ for the network: float32 [B, S] each, the second may be NaN -> int [any].
 
-    An LSTM may count in its c over thousands of characters; c acts through its tanh, which is 1 long before.
+    An LSTM may count in c over thousands of characters, but c acts through its tanh, which saturates long before.
     """
     same = np.abs(np.tanh(states) - np.tanh(others)) <= TOLERANCE
     near = np.abs(states - others) <= SATURATED_TOLERANCE * np.maximum(1, np.abs(states))

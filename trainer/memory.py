@@ -1,4 +1,4 @@
-"""How much memory a training needs, known before it is taken: a system that runs out of it ends the process without a word."""
+"""Estimates the memory of a training before it starts: a system that runs out of memory kills the process without a message."""
 
 from __future__ import annotations
 
@@ -17,32 +17,39 @@ if TYPE_CHECKING:
 
 FLOAT = 4
 STARTED = 600 << 20
-"""TensorFlow and what comes with it, before a model is built."""
+"""Memory of the process after importing TensorFlow, before a model is built."""
 GPU_STARTED = 1 << 30
-"""CUDA, cuDNN and their workspace on a GPU."""
+"""Memory of CUDA, cuDNN and their workspace on a GPU."""
 ADAM_MOMENTS = 2
 VALIDATION_POSITIONS = 64 * 500
 """Characters that validation reads at once."""
 
 
 def training_bytes(vocabulary_size: int, config: Config, teachers: Sequence[Config] = (), replicas: int = 1) -> int:
-    """The most that a training on a CPU in float32 holds at once; measured peaks were within a third of it.
+    """Estimate the peak memory in bytes of a training on a CPU in float32; measured peaks differ by a third at most.
 
     Args:
         vocabulary_size: V.
-        config: the network's shape, the batch's, and whether a moving average of the weights is kept.
-        teachers: the networks whose predictions it learns from.
-        replicas: logical devices of the CPU, each of which holds the weights and a share of the batch.
+        config: the shape of the network and the batch, and whether a moving average of the weights is kept.
+        teachers: configurations of the teachers.
+        replicas: logical devices of the CPU, each with a copy of the weights and a share of the batch.
     """
     kept = _kept(config)
-    copies = (kept + 6) * replicas + 2 * kept  # a checkpoint holds all that is kept twice more; gradients, and what makes them
+    copies = (kept + 6) * replicas + 2 * kept  # + 6: gradients and temporaries; a checkpoint copies everything that is kept twice
     weights = copies * _parameters(vocabulary_size, config)
     weights += 2 * replicas * sum(_parameters(vocabulary_size, teacher) for teacher in teachers)
     return STARTED + FLOAT * int(weights + _batch_floats(vocabulary_size, config, teachers))
 
 
 def gpu_training_bytes(vocabulary_size: int, config: Config, teachers: Sequence[Config] = (), gpus: int = 1) -> int:
-    """The most that a training holds on each of several GPUs that share a batch: an estimate, in float32, not measured."""
+    """Estimate the peak memory in bytes of a training on each GPU, in float32; not compared with measurements.
+
+    Args:
+        vocabulary_size: V.
+        config: the shape of the network and the batch, and whether a moving average of the weights is kept.
+        teachers: configurations of the teachers.
+        gpus: GPUs that share the batch.
+    """
     weights = (_kept(config) + 6) * _parameters(vocabulary_size, config)
     weights += 2 * sum(_parameters(vocabulary_size, teacher) for teacher in teachers)
     return GPU_STARTED + FLOAT * int(weights + _batch_floats(vocabulary_size, config, teachers) / gpus)
@@ -54,7 +61,7 @@ def _kept(config: Config) -> int:
 
 
 def _batch_floats(vocabulary_size: int, config: Config, teachers: Sequence[Config]) -> float:
-    """The floats of a batch's activations and logits."""
+    """Number of floats in a batch's activations and logits."""
     positions = config.batch_size * config.sequence_length
     activations = positions * (4 * config.embedding_dim + 15 * config.layers * config.units)
     activations += positions * sum(teacher.embedding_dim + 8 * teacher.units + 2 * vocabulary_size for teacher in teachers)
@@ -68,9 +75,16 @@ def _parameters(vocabulary_size: int, config: Config) -> int:
 
 
 def require_memory(vocabulary_size: int, config: Config, teachers: Sequence[Config], hardware: Hardware) -> None:
-    """
+    """Check that there is enough memory for a training.
+
+    Args:
+        vocabulary_size: V.
+        config: the training's.
+        teachers: configurations of the teachers.
+        hardware: what the training runs on.
+
     Raises:
-        CharedgeError: a training of this size needs more memory than is free, on this machine or on its fullest GPU.
+        CharedgeError: it needs more memory than is free on this machine, or on the GPU with the least free memory.
     """
     if hardware.gpus:
         where = hardware.gpus[0].name if len(hardware.gpus) == 1 else "each GPU"
@@ -88,14 +102,14 @@ def require_memory(vocabulary_size: int, config: Config, teachers: Sequence[Conf
 
 
 def available_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """The memory that this process may still take: the least that the machine, its containers and its own limit leave.
+    """Bytes that this process may still allocate: the least that the machine, its containers and its own limit leave.
 
     Args:
         proc: the folder of the proc file system.
-        cgroups: where its control groups are.
+        cgroups: the folder of the control groups.
 
     Returns:
-        `sys.maxsize` where nothing is known.
+        The bytes; `sys.maxsize` if nothing is known.
     """
     return max(0, min([*_machine(proc), *_containers(proc, cgroups), *_own_limit(proc)], default=sys.maxsize))
 
@@ -107,7 +121,7 @@ def _machine(proc: Path) -> Iterator[int]:
 
 
 def _containers(proc: Path, cgroups: Path) -> Iterator[int]:
-    """What each control group around this process leaves, of either version."""
+    """Bytes that each control group (version 1 or 2) of this process leaves."""
     for line in _read(proc / "self" / "cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if "memory" in controllers.split(","):
@@ -117,13 +131,13 @@ def _containers(proc: Path, cgroups: Path) -> Iterator[int]:
         else:
             continue
         group = top / path.strip("/")
-        for folder in (group, *group.parents):  # inside a container the path may be the host's: the top is then our own
+        for folder in (group, *group.parents):  # in a container the path may be the host's: then the top folder is this container's
             if folder.is_relative_to(top):
                 yield from _left(folder, *names)
 
 
 def _left(folder: Path, limit: str, usage: str, reclaimable: str) -> Iterator[int]:
-    """What one control group leaves, the file cache that it can drop counted as free."""
+    """Bytes that one control group leaves; its reclaimable file cache counts as free."""
     most, used = _read(folder / limit).strip(), _read(folder / usage).strip()
     if most.isdecimal() and used.isdecimal():
         statistics = dict(line.split() for line in _read(folder / "memory.stat").splitlines())
@@ -131,7 +145,7 @@ def _left(folder: Path, limit: str, usage: str, reclaimable: str) -> Iterator[in
 
 
 def _own_limit(proc: Path) -> Iterator[int]:
-    """What `ulimit -v` leaves."""
+    """Bytes that `ulimit -v` leaves."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     pages = _read(proc / "self" / "statm").split()
     if limit != resource.RLIM_INFINITY and pages:

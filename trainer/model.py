@@ -1,4 +1,4 @@
-"""The network in Keras: tokens and the state before them -> logits and the state after them."""
+"""The Keras model, from tokens and a state to logits and the next state: built, saved, loaded."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from .run import Run
 EMBEDDING, RECURRENT, LOGITS = "embedding", "recurrent_{}", "logits"
 LAYERS: dict[str, Any] = {"gru": keras.layers.GRU, "lstm": keras.layers.LSTM, "dropout": keras.layers.Dropout}
 CPU = "CPU:0"
-"""Where the model of a finished run computes: a GPU may round its products to TF32."""
+"""Device for the model of a finished run: a GPU may round products to TF32."""
 
 
 def state_size(cell: Cell, layers: int, units: int) -> int:
-    """S: every layer's state side by side, in layer order (GRU: h; LSTM: h then c)."""
+    """S, the size of all layers' states side by side, in layer order (GRU: h; LSTM: h then c)."""
     return STATES_PER_LAYER[cell] * layers * units
 
 
 def build_model(
     vocabulary_size: int, config: Config, dtype: str = "float32", cudnn: bool | str = "auto", layers: Mapping[str, Any] = LAYERS
 ) -> keras.Model:
-    """Embedding -> recurrent layers -> Dense, in Keras' own layers alone, so that plain Keras can load the file.
+    """Build the model: Embedding -> recurrent layers -> Dense. With the default layers plain Keras can load its file.
 
     Args:
         vocabulary_size: V.
-        config: the shape and the dropouts.
-        dtype: a Keras dtype policy; state and logits are float32 in any.
-        cudnn: True on a GPU, so that Keras may not fall back to its own loop in silence.
-        layers: the class of a recurrent layer for each cell, and of a dropout.
+        config: the shape and the dropout rates.
+        dtype: a Keras dtype policy; the logits are float32 with any.
+        cudnn: Keras' `use_cudnn`; True on a GPU, so that Keras cannot fall back to its own loop in silence.
+        layers: layer classes by name: `gru`, `lstm`, `dropout`.
 
     Returns:
         A model from {"tokens": int32 [B, T], "state": float32 [B, S]} to {"logits": float32 [B, T, V], "state": [B, S]}.
@@ -68,7 +68,7 @@ def _dropped(x: Any, layer: Any, rate: float | None, dtype: str, name: str) -> A
 
 
 def weight_shapes(vocabulary_size: int, config: Config) -> list[tuple[int, ...]]:
-    """Of the weights of `build_model`, in its order."""
+    """Shapes of the weights of `build_model`, in its order."""
     shapes: list[tuple[int, ...]] = [(vocabulary_size, config.embedding_dim)]
     for i in range(config.layers):
         inputs, columns = config.units if i else config.embedding_dim, GATES[config.cell] * config.units
@@ -77,10 +77,16 @@ def weight_shapes(vocabulary_size: int, config: Config) -> list[tuple[int, ...]]
 
 
 def save_model(weights: Sequence[np.ndarray], vocabulary_size: int, config: Config, path: Path) -> None:
-    """Write weights as a model that computes in float32 on any machine, whatever they were trained in.
+    """Save weights as a float32 model that plain Keras can load on any machine.
+
+    Args:
+        weights: in the order of `build_model`.
+        vocabulary_size: V.
+        config: the shape.
+        path: the `.keras` file.
 
     Raises:
-        OSError: the file cannot be written; what was there stays.
+        OSError: the file cannot be written; an existing file is kept.
     """
     model = build_model(vocabulary_size, config)
     model.set_weights(list(weights))
@@ -90,14 +96,14 @@ def save_model(weights: Sequence[np.ndarray], vocabulary_size: int, config: Conf
 
 
 def load_model(run: Run, layers: Mapping[str, Any] = LAYERS) -> keras.Model:
-    """The best weights of a run, in a model that computes in float32 on the CPU, whatever they were trained in and on.
+    """Load the best weights of a run into a float32 model on the CPU.
 
     Args:
         run: the run folder.
         layers: as for `build_model`.
 
     Raises:
-        CharedgeError: the run has none yet, or the file is damaged or of another shape than the configuration says.
+        CharedgeError: the run has no weights yet, or the file is damaged or does not match config.json.
     """
     config, vocabulary = run.config(), run.vocabulary()
     if not run.model.exists():
@@ -108,25 +114,25 @@ def load_model(run: Run, layers: Mapping[str, Any] = LAYERS) -> keras.Model:
     except Exception as error:  # Keras raises whatever the broken part raised
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise CharedgeError(f"{run.model} cannot be loaded ({reason}): copy it again, or train again.") from None
-    if [w.shape for w in trained.get_weights()] != weight_shapes(len(vocabulary), config):  # before memory is taken for them
+    if [w.shape for w in trained.get_weights()] != weight_shapes(len(vocabulary), config):  # before memory is allocated for them
         raise CharedgeError(f"{run.path} disagrees with itself (vocabulary.txt, config.json and {run.model.name}): train again.")
-    with tf.device(CPU):  # cuDNN's operators would be moved to a GPU, and there are none of them on the CPU
+    with tf.device(CPU):  # cuDNN's operators exist only on a GPU and would be placed there
         model = build_model(len(vocabulary), config, cudnn=False, layers=layers)
         model.set_weights(trained.get_weights())
     return model
 
 
 def transferred_weights(model: keras.Model, config: Config, old: Vocabulary, new: Vocabulary) -> list[np.ndarray]:
-    """A model's weights for another vocabulary.
+    """Transfer a model's weights to another vocabulary.
 
     Args:
         model: from `load_model`, with `old`.
-        config: its shape.
-        old: the V tokens that it knows.
-        new: the W tokens that the weights are for.
+        config: the shape.
+        old: the model's vocabulary, V tokens.
+        new: the vocabulary of the returned weights, W tokens.
 
     Returns:
-        As `weight_shapes(W, config)`; what belongs to a token that both have is kept, the rest is that of a new model.
+        Weights with the shapes `weight_shapes(W, config)`. Rows of tokens in both vocabularies are kept; others are random.
     """
     weights = [np.array(weight) for weight in build_model(len(new), config).get_weights()]
     known = {token: i for i, token in enumerate(old.tokens)}
@@ -140,7 +146,7 @@ def transferred_weights(model: keras.Model, config: Config, old: Vocabulary, new
 
 
 def weights_sha256(model: keras.Model) -> str:
-    """A hash of a model's weights, the same for the same numbers however the file that they came from was written."""
+    """SHA-256 of a model's weights: shapes and float32 values, independent of the file format."""
     digest = hashlib.sha256()
     for weight in model.get_weights():
         digest.update(repr(weight.shape).encode() + np.ascontiguousarray(weight, np.float32).tobytes())
@@ -148,5 +154,5 @@ def weights_sha256(model: keras.Model) -> str:
 
 
 def layer_weights(model: keras.Model, name: str) -> list[np.ndarray]:
-    """A layer's weights as float32 arrays."""
+    """Weights of a layer by its name, as float32 arrays."""
     return [np.asarray(keras.ops.convert_to_numpy(w), np.float32) for w in model.get_layer(name).weights]

@@ -1,4 +1,4 @@
-"""One step of training: the loss of a batch, its gradients over all devices, clipped and applied."""
+"""Optimiser and training step: the loss of a batch, its gradients summed over all devices, clipped and applied."""
 
 from __future__ import annotations
 
@@ -18,9 +18,16 @@ TrainStep = Callable[[Any, Any, tf.Tensor], tuple[tf.Tensor, Any, tf.Tensor]]
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that rises for some steps, and then stays, or falls along half a cosine to 0 (Loshchilov and Hutter 2017)."""
+    """Learning rate with a linear warm-up, then constant or with cosine decay to 0 (Loshchilov and Hutter 2017)."""
 
     def __init__(self, peak: float, warmup: int, steps: int, decay: str) -> None:
+        """
+        Args:
+            peak: highest learning rate.
+            warmup: warm-up steps.
+            steps: steps of the whole training.
+            decay: `cosine` or `none`.
+        """
         self.peak, self.warmup, self.steps, self.decay = peak, warmup, steps, decay
 
     def __call__(self, step: Any) -> tf.Tensor:
@@ -33,19 +40,31 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def schedule_of(config: Config, steps_per_epoch: int) -> Schedule:
+    """The learning-rate schedule of a configuration; the warm-up is a tenth of all steps at most.
+
+    Args:
+        config: the training's.
+        steps_per_epoch: batches in an epoch.
+    """
     steps = config.epochs * steps_per_epoch
     return Schedule(config.learning_rate, min(config.warmup, steps // 10), steps, config.learning_rate_decay)
 
 
 def build_optimizer(model: keras.Model, config: Config, schedule: Any) -> Any:
-    """Adam, or AdamW (Loshchilov and Hutter 2019), with the averages of the weights and the loss scaling that are asked for."""
+    """Build Adam or AdamW (Loshchilov and Hutter 2019), with averages of the weights and loss scaling if configured.
+
+    Args:
+        model: from `build_model`.
+        config: the training's.
+        schedule: from `schedule_of`.
+    """
     averages = {"use_ema": bool(config.average), "ema_momentum": config.average or 0.99}
     if config.weight_decay:
         optimizer: Any = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay, **averages)
         optimizer.exclude_from_weight_decay(var_names=["bias"])
     else:
         optimizer = keras.optimizers.Adam(schedule, **averages)
-    optimizer._all_reduce_sum_gradients = list  # they come summed: Keras would send them across the devices once more
+    optimizer._all_reduce_sum_gradients = list  # they are already summed; Keras would sum them over the devices again
     if config.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(model.trainable_variables)
@@ -61,21 +80,21 @@ def compile_train_step(
     seeds: keras.random.SeedGenerator,
     strategy: tf.distribute.Strategy,
 ) -> TrainStep:
-    """A compiled step that updates the weights.
+    """Compile a training step, which updates the weights.
 
     Args:
         model: from `build_model`.
-        teachers: whose predictions it learns from, if there are any.
+        teachers: the teachers to distil from; may be empty.
         optimizer: from `build_optimizer`.
         config: the training's.
         batch_size: B, over all devices.
-        seeds: where dropped weights are drawn from.
-        strategy: the devices.
+        seeds: random state of the weight drop.
+        strategy: from `choose_strategy`.
 
     Returns:
-        A function from (windows int32 [b, T + 1] and the state before them float32 [b, S + the teachers' S], both shared out among
-        the replicas, and float32 [n] that each worker asks for) to (the mean nats of the batch's text, the state after, what all
-        workers ask for).
+        A function (windows int32 [B, T + 1], state float32 [B, S + the teachers' S], requests float32 [n]) -> (mean nats per
+        character, state after, requests summed over the workers). Windows and state are shared among the replicas by `deal`;
+        each worker passes its own requests.
     """
     variables = model.trainable_variables
     predictions = batch_size * config.sequence_length
@@ -91,7 +110,7 @@ def compile_train_step(
         with tf.GradientTape() as tape:
             outputs = forward(model, {"tokens": tokens, "state": state}, config, seeds)
             nats = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=outputs["logits"])
-            loss = total = tf.reduce_sum(nats) / predictions  # of the global batch, so that the replicas' gradients add up
+            loss = total = tf.reduce_sum(nats) / predictions  # divided by the global batch, so that the replicas' gradients add up
             if probabilities is not None:
                 soft = tf.nn.softmax_cross_entropy_with_logits(labels=probabilities, logits=outputs["logits"])
                 total = (1 - config.teacher_weight) * loss + config.teacher_weight * tf.reduce_sum(soft) / predictions
@@ -99,15 +118,15 @@ def compile_train_step(
         gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(scaled, variables)]
         replica: Any = tf.distribute.get_replica_context()
         gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        if config.clip_norm:  # of the sum: each replica's own would not add up to it
+        if config.clip_norm:  # after the sum: the norms of the replicas do not add up
             limit = config.clip_norm * (optimizer.dynamic_scale if scales else 1.0)
             gradients, _ = tf.clip_by_global_norm(gradients, limit)
         optimizer.apply(gradients, variables)
         state = tf.concat([tf.cast(outputs["state"], tf.float32), taught], axis=1)
-        sums = replica.all_reduce(tf.distribute.ReduceOp.SUM, [loss, tf.identity(asked)])  # a tensor of each replica's own
+        sums = replica.all_reduce(tf.distribute.ReduceOp.SUM, [loss, tf.identity(asked)])  # a separate tensor on each replica
         return sums[0], state, sums[1]
 
-    # Without XLA: it makes float32 twice as slow on some CPUs and bfloat16 on all, and keeps the cuDNN kernels away on a GPU.
+    # No XLA: with it float32 is twice as slow on some CPUs and bfloat16 on all, and a GPU does not use the cuDNN kernels.
     @tf.function
     def train_step(windows: Any, state: Any, asked: tf.Tensor) -> tuple[Any, Any, Any]:
         return strategy.run(replica_step, args=(windows, state, asked))

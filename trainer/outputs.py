@@ -1,4 +1,4 @@
-"""What a command reads is never what it writes over."""
+"""Checks that a command does not overwrite a file that it reads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .run import RUN_FILES, Run
 
 
 def require_outside(name: str, output: Path, run: Run) -> None:
-    """Refuse an output in the run folder that is read, or over one of its files, however they are linked.
+    """Check that an output is not in the run folder that is read, nor a link to one of its files.
 
     Args:
         name: the argument that gives the output.
@@ -29,11 +29,11 @@ def require_outside(name: str, output: Path, run: Run) -> None:
 
 
 def require_inputs_kept(run: Run, files: Iterable[Path]) -> None:
-    """Refuse a training that would write over the files that it reads.
+    """Check that a training does not overwrite the files that it reads.
 
     Args:
-        run: the folder that is written.
-        files: the text, and a vocabulary.
+        run: the run folder to write.
+        files: the text files or the vocabulary file.
 
     Raises:
         InvalidOption: a file that is read would be replaced.
@@ -45,12 +45,12 @@ def require_inputs_kept(run: Run, files: Iterable[Path]) -> None:
 
 
 def require_log_apart(json_log: Path, files: Iterable[Path], runs: Iterable[Run]) -> None:
-    """Refuse a log that would be written into what a training reads or writes.
+    """Check that a log is not one of the files that a training reads or writes.
 
     Args:
-        json_log: the file that is appended to.
-        files: those that are read.
-        runs: those that are read or written.
+        json_log: the log file.
+        files: files that are read.
+        runs: runs that are read or written.
 
     Raises:
         InvalidOption: it is one of them.
@@ -65,14 +65,15 @@ def require_log_apart(json_log: Path, files: Iterable[Path], runs: Iterable[Run]
 
 
 def require_apart(new: Run, name: str, others: Iterable[Path]) -> None:
-    """
+    """Check that a new run folder is apart from the runs that are read.
+
     Args:
-        new: the folder to write.
-        name: the argument that gives the others.
-        others: runs to read.
+        new: the run folder to write.
+        name: the argument that gives the other runs.
+        others: folders of the runs to read.
 
     Raises:
-        InvalidOption: one of them is the folder to write, or one lies in the other.
+        InvalidOption: a run to read is the folder to write, in it, or around it.
     """
     for other in others:
         inside, around = _is_in(new.path, other), _is_in(other, new.path)
@@ -85,7 +86,7 @@ def require_apart(new: Run, name: str, others: Iterable[Path]) -> None:
 
 
 def _is_in(inner: Path, outer: Path) -> bool:
-    """Whether a path is another one or in it, whatever links lead there."""
+    """Whether a path is another one or inside it, links resolved."""
     real, place = Path(os.path.realpath(inner)), os.path.realpath(outer)
     return any(
         str(folder) == place or (folder.exists() and outer.exists() and folder.samefile(outer)) for folder in (real, *real.parents)
@@ -93,13 +94,13 @@ def _is_in(inner: Path, outer: Path) -> bool:
 
 
 def require_recordable(paths: Mapping[str, Iterable[object]]) -> None:
-    """Check that config.json, Keras and TensorFlow can hold some paths.
+    """Check that paths are valid UTF-8, as config.json, Keras and TensorFlow need.
 
     Args:
-        paths: by the name of the argument.
+        paths: the paths by argument name.
 
     Raises:
-        CharedgeError: one is not valid UTF-8.
+        CharedgeError: a path is not valid UTF-8.
     """
     for name, given in paths.items():
         for path in given:
@@ -108,13 +109,13 @@ def require_recordable(paths: Mapping[str, Iterable[object]]) -> None:
 
 
 def _identities_of(run: Run) -> set[object]:
-    """Those of all files of a run, also of ones that it does not have yet."""
+    """Identities of all files of a run, also of those that it does not have yet."""
     existing = [path for pattern in (*RUN_FILES, "checkpoints/*") for path in run.path.glob(pattern)]
     return {_identity(path) for path in (*existing, *(run.path / name for name in RUN_FILES))}
 
 
 def _identity(path: Path) -> object:
-    """What two paths to the same file or folder have in common, whether it exists or not."""
+    """A value that is equal for two paths to the same file or folder, whether it exists or not."""
     try:
         status = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""What a training needs before it starts: its configuration and its corpus, from what was asked for. No TensorFlow."""
+"""Plans a training: makes its configuration and encodes its corpus from the given options. Does not import TensorFlow."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from ..runtime.text import Normalization, read_bytes
 from ..runtime.vocabulary import Vocabulary
 from .cluster import is_chief
 from .config import BFLOAT16, Config, settings
+from .dataset import validation_start
 from .encoding import Encoded, encode_corpus
 from .outputs import require_apart, require_inputs_kept, require_recordable
 from .run import Run
 
 SHOWN_BYTES = 50_000_000
-"""A smaller corpus is encoded too fast for a progress bar."""
+"""Size from which encoding shows a progress bar; a smaller corpus takes too little time."""
 NAMED_CHARACTERS = 5
 SHAPE = ("cell", "layers", "units", "embedding_dim")
 FINETUNE_RATE = {"none": 1 / 3, "cosine": 1 / 100}
-"""Of the peak learning rate: where it has fallen to 0, more would lose what that gained."""
+"""Default learning rate of fine-tuning as a share of the run's peak, by its decay; more would undo what a decay to 0 gained."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +35,20 @@ class Plan:
     """A training that is ready to start."""
 
     run: Run
-    """The folder to write."""
+    """The run folder to write."""
     config: Config
     corpus: Encoded
     first: Run | None = None
     """The run whose weights to start from; None starts from random ones."""
     resumed: Config | None = None
-    """What the config.json of the run to resume says; None starts a new run."""
+    """Recorded configuration of the run to resume; None starts a new run."""
     overwrite: bool = False
     """Whether a run in the folder is replaced."""
 
     @property
     def boundary(self) -> int:
-        """The character at which the validation split starts."""
-        return int(len(self.corpus.ids) * (1 - self.config.validation_split))
+        """Index of the first character of the validation split."""
+        return validation_start(len(self.corpus.ids), self.config.validation_split)
 
     @property
     def teachers(self) -> list[Run]:
@@ -55,10 +56,11 @@ class Plan:
         return [Run(Path(path)) for path in self.config.teachers]
 
     def check(self) -> Plan:
-        """
+        """Check the plan, and return it.
+
         Raises:
-            InvalidOption: the run would be written over what is read.
-            CharedgeError: there is nothing to validate on.
+            InvalidOption: the run would overwrite a file that is read.
+            CharedgeError: the validation split is empty.
         """
         require_inputs_kept(self.run, map(Path, self.corpus.files))
         characters = len(self.corpus.ids)
@@ -82,10 +84,22 @@ def plan_training(
     overwrite: bool,
     progress: Progress,
 ) -> Plan:
-    """Plan a new run; the arguments are those of `charedge.train`, `given` the options that were.
+    """Plan a new run.
+
+    Args:
+        output: the run folder.
+        corpus: text files, folders and named corpora.
+        preset: the name of a preset.
+        given: the options that were given, by name.
+        vocabulary: a vocabulary.txt to keep to.
+        allow_unknown: whether `vocabulary` may leave out more than half of the text.
+        init_from: the run whose weights to start from.
+        teachers: the runs to distil from.
+        overwrite: whether to replace a run in the folder.
+        progress: gets the bytes read, and messages.
 
     Raises:
-        InvalidOption: an argument has a value that it cannot have, or two exclude each other.
+        InvalidOption: an argument has an invalid value, or two exclude each other.
         CharedgeError: a text or run cannot be read, or the folder is taken.
     """
     run, values = Run(output), settings(preset, given)
@@ -138,11 +152,21 @@ def plan_resume(
     teachers: Sequence[Path],
     progress: Progress,
 ) -> Plan:
-    """Plan to continue a run; arguments that are given must be those that it was started with, `epochs` apart.
+    """Plan to continue a run; all given arguments but `epochs` must equal those that it was started with.
+
+    Args:
+        output: the run folder.
+        corpus: the text of the run; empty reads it from where it was.
+        preset: the name of a preset, if given.
+        given: the options that were given, by name.
+        vocabulary: the vocabulary.txt that the run was started with, if given.
+        init_from: the run that it started from, if given.
+        teachers: its teachers, if given.
+        progress: gets the bytes read, and messages.
 
     Raises:
-        InvalidOption: an argument has a value that it cannot have.
-        CharedgeError: an argument differs, the text is another one, or the run cannot be read.
+        InvalidOption: an argument has an invalid value.
+        CharedgeError: an argument or the text differs, or the run cannot be read.
     """
     run = Run(output)
     require_recordable({"corpus": corpus, "output": [output]})
@@ -172,10 +196,20 @@ def plan_finetuning(
     overwrite: bool,
     progress: Progress,
 ) -> Plan:
-    """Plan a run that continues with a finished one's weights, rounded as a file will have them.
+    """Plan a run that continues with a finished run's weights, rounded as in the model file.
+
+    Args:
+        run: the finished run.
+        output: the folder of the new run.
+        corpus: the text of the run; empty reads it from where it was.
+        quantization_aware: the format to round to.
+        epochs: passes over the text.
+        learning_rate: peak learning rate; by default a share of the run's.
+        overwrite: whether to replace a run in the folder.
+        progress: gets the bytes read, and messages.
 
     Raises:
-        InvalidOption: an argument has a value that it cannot have.
+        InvalidOption: an argument has an invalid value.
         CharedgeError: the run or its text cannot be read, or the folder is taken.
     """
     require_recordable({"run": [run.path], "corpus": corpus, "output": [output]})
@@ -193,7 +227,7 @@ def plan_finetuning(
         patience=0,
         average=0.0,
         quantization_aware=quantization_aware,
-        precision="auto" if recorded.precision == BFLOAT16 else recorded.precision,  # a GPU takes no bfloat16
+        precision="auto" if recorded.precision == BFLOAT16 else recorded.precision,  # bfloat16 is refused on a GPU
         cpu_devices=None,
         teachers=(),
         teachers_sha256=(),
@@ -205,15 +239,15 @@ def plan_finetuning(
 
 
 def _with_more_epochs(run: Run, recorded: Config, asked: Mapping[str, Any]) -> Config:
-    """The recorded configuration with more epochs, if that is all that the arguments change.
+    """The recorded configuration with more epochs.
 
     Raises:
-        CharedgeError: they change something else.
+        CharedgeError: the given arguments change anything else.
     """
     values = {**asdict(recorded), "init_from": recorded.initialized_from, "teachers": " ".join(recorded.teachers)}
     same = {("precision", "auto")}
     if recorded.precision == BFLOAT16:
-        same.add(("precision", "float32"))  # the way out on a GPU, which cannot continue in bfloat16
+        same.add(("precision", "float32"))  # the remedy on a GPU, which cannot continue in bfloat16
     different = {
         name: value for name, value in asked.items() if name != "epochs" and value != values.get(name) and (name, value) not in same
     }
@@ -225,7 +259,7 @@ def _with_more_epochs(run: Run, recorded: Config, asked: Mapping[str, Any]) -> C
     epochs = asked.get("epochs", recorded.epochs)
     if epochs < recorded.epochs:
         raise CharedgeError(
-            f"`epochs` {epochs} is less than the {recorded.epochs} that {run.path} was started with: give more, or none."
+            f"`epochs` {epochs} is less than the {recorded.epochs} that {run.path} was started with: give more, or leave it out."
         )
     precision = "float32" if asked.get("precision") == "float32" else recorded.precision
     return replace(recorded, epochs=epochs, precision=precision)
@@ -239,7 +273,7 @@ def _encode(
     progress: Progress,
     unknown: Literal["skip", "unk"] = "skip",
 ) -> Encoded:
-    """A corpus as ids, with reports if it takes long enough."""
+    """Encode a corpus, with progress reports if it is large."""
 
     def show(report: Report) -> None:
         if report.message or report.total > SHOWN_BYTES:
@@ -249,10 +283,16 @@ def _encode(
 
 
 def _same_text(run: Run, config: Config, sources: Sequence[str], progress: Progress) -> Encoded:
-    """The corpus of a run by its vocabulary, from where it was read, or from where it is now.
+    """Encode the corpus of a run again, by its vocabulary.
+
+    Args:
+        run: the run.
+        config: its configuration.
+        sources: where the text is now; empty reads it from the recorded places.
+        progress: gets the bytes read.
 
     Raises:
-        CharedgeError: it is another text.
+        CharedgeError: the text differs, or cannot be read.
     """
     sources = sources or config.corpus.get("sources", ())
     if not sources:
@@ -262,7 +302,7 @@ def _same_text(run: Run, config: Config, sources: Sequence[str], progress: Progr
     if encoded.sha256 != config.corpus["sha256"]:
         raise CharedgeError(
             f"the corpus is not the one that {run.path} was trained on ({encoded.characters:,} characters now, "
-            f"{config.corpus['characters']:,} then, or others): give the same text, or train again with `overwrite`."
+            f"{config.corpus['characters']:,} then, or different ones): give the same text, or train again with `overwrite`."
         )
     return encoded
 
@@ -271,7 +311,7 @@ def _check_left_out(vocabulary: Path, encoded: Encoded, allowed: bool) -> None:
     """Warn of the characters that a given vocabulary leaves out.
 
     Raises:
-        CharedgeError: they are more than half of the text, and that was not allowed.
+        CharedgeError: they are more than half of the text, and `allow_unknown` was not given.
     """
     if not encoded.skipped:
         return
@@ -285,7 +325,7 @@ def _check_left_out(vocabulary: Path, encoded: Encoded, allowed: bool) -> None:
 
 
 def _record(sources: Iterable[str], encoded: Encoded) -> dict[str, Any]:
-    """What config.json says of the text."""
+    """The record of a corpus in config.json."""
     return {
         "sources": list(sources),
         "files": [os.fsencode(file).decode(errors="replace") for file in encoded.files],
@@ -296,10 +336,10 @@ def _record(sources: Iterable[str], encoded: Encoded) -> dict[str, Any]:
 
 
 def _shape_of(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The network of the run to start from.
+    """The network shape of the run to start from.
 
     Raises:
-        InvalidOption: the options ask for another one.
+        InvalidOption: a given option differs from it.
     """
     config = run.config()
     for name in SHAPE:

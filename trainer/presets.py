@@ -1,4 +1,4 @@
-"""Named sets of defaults for a training: what each changes of the defaults in `Config`."""
+"""Presets of a training: named changes to the defaults in `Config`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOTEBOOK: dict[str, Any] = {
     "learning_rate": 0.001,
     "epochs": 20,
 }
-"""What notebooks do: shuffled windows from zero states, one learning rate, no noise."""
+"""Options of the usual notebooks: shuffled windows from zero states, constant learning rate, no dropout."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "base": {},

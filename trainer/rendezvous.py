@@ -1,4 +1,4 @@
-"""The workers of a training wait for each other here, before TensorFlow's own rendezvous begins. No TensorFlow.
+"""Lets the workers of a training wait for each other before TensorFlow's own rendezvous starts. Does not import TensorFlow.
 
 TensorFlow's rendezvous has no timeout and cannot be interrupted.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from ..runtime.errors import CharedgeError
 from .cluster import Cluster, host_and_port, read_cluster
 
-CALL_SECONDS = 10.0  # the longest that one connection to another worker may take
+CALL_SECONDS = 10.0  # timeout of a connection to another worker
 PAUSE_SECONDS = 0.2  # between two calls
 LINE_BYTES = 2**20
 
@@ -25,14 +25,14 @@ LINE_BYTES = 2**20
 def wait_for_workers(seconds: float, say: Callable[[str], object] | None = None) -> None:
     """Wait until every worker of TF_CONFIG has reached every other one; do nothing if this process trains alone.
 
-    This worker listens on its own address and calls the others on theirs. Its port is free again when the function returns.
+    This worker listens on its own address and calls the others on theirs. The port is free again when the function returns.
 
     Args:
         seconds: how long to wait.
         say: called with one line that names the addresses of the others.
 
     Raises:
-        CharedgeError: a worker did not come, or has another TF_CONFIG; or this worker's port is taken.
+        CharedgeError: a worker did not answer in time or has another TF_CONFIG, or this worker's port is in use.
     """
     cluster = read_cluster()
     if not cluster.addresses:
@@ -46,12 +46,12 @@ def wait_for_workers(seconds: float, say: Callable[[str], object] | None = None)
 
 @dataclass(frozen=True)
 class _Message:
-    """What two workers send each other, as a line of JSON."""
+    """Message between two workers, a line of JSON."""
 
     addresses: list[str]
     index: int
     waiting_for: list[str]
-    """The addresses that did not answer the sender's last call."""
+    """Addresses that did not answer the sender's last call."""
 
     def line(self) -> bytes:
         return json.dumps(vars(self)).encode() + b"\n"
@@ -60,17 +60,17 @@ class _Message:
     def parse(cls, line: bytes) -> _Message:
         """
         Raises:
-            ValueError, TypeError: the sender is not a waiting worker, but TensorFlow's server of a running training, for instance.
+            ValueError, TypeError: the sender is not a waiting worker; it may be the TensorFlow server of a running training.
         """
         return cls(**json.loads(line))
 
 
 class _Meeting(socketserver.ThreadingTCPServer):
-    """One worker's part: a server that answers the others, a thread for each of them that calls it, and what they said.
+    """One worker's side of the rendezvous: a server that answers the other workers, and a thread for each that calls it.
 
-    A worker is ready when each of the others answered its last call. It leaves when it has settled with each of them: in one
-    exchange, whoever called, each told the other that it is ready. Both sides then know that the other needs no further
-    answer, so a worker that leaves keeps nobody waiting.
+    A worker is ready when every other worker has answered its last call. Two workers have settled when both were ready in one
+    exchange, whichever of them called: then neither needs another answer. A worker leaves when it has settled with every other
+    worker, so no worker waits for one that has left.
     """
 
     daemon_threads = True
@@ -80,11 +80,11 @@ class _Meeting(socketserver.ThreadingTCPServer):
     def __init__(self, cluster: Cluster) -> None:
         """
         Raises:
-            CharedgeError: the port is taken.
+            CharedgeError: the port is in use.
         """
         self.cluster = cluster
         self.changed = threading.Condition()
-        self.answers: dict[int, _Message] = {}  # to the last call of each other worker
+        self.answers: dict[int, _Message] = {}  # the answer to the last call, by index of the other worker
         self.settled: set[int] = set()
         self.stranger: str | None = None  # the address of a worker with another TF_CONFIG
         self.left = threading.Event()
@@ -117,9 +117,13 @@ class _Meeting(socketserver.ThreadingTCPServer):
         self.server_close()
 
     def wait(self, seconds: float) -> None:
-        """
+        """Wait until this worker has settled with every other worker.
+
+        Args:
+            seconds: how long to wait.
+
         Raises:
-            CharedgeError: the others have not all settled with this worker, or one of them has another TF_CONFIG.
+            CharedgeError: the time is over, or another worker has another TF_CONFIG.
         """
 
         def over() -> bool:
@@ -139,33 +143,33 @@ class _Meeting(socketserver.ThreadingTCPServer):
                 )
 
     def message(self) -> _Message:
-        """What this worker sends the others now."""
+        """The message that this worker sends now."""
         with self.changed:
             answered = self.answers.keys() | self.settled
             waiting_for = [self.cluster.addresses[index] for index in self.cluster.others if index not in answered]
         return _Message(self.cluster.addresses, self.cluster.index, waiting_for)
 
     def _missed(self) -> list[str]:
-        """The addresses that do not answer this worker or one of those that answer it, in their order."""
+        """Addresses that did not answer this worker, or a worker that answers it, in the order of TF_CONFIG."""
         messages = [self.message(), *(self.answers[index] for index in self.answers.keys() - self.settled)]
         missed = {address for message in messages for address in message.waiting_for}
         unsettled = {self.cluster.addresses[index] for index in self.cluster.others if index not in self.settled}
         return [address for address in self.cluster.addresses if address in (missed or unsettled)]
 
-    def note(self, mine: _Message, theirs: _Message, address: str, expected: Container[int]) -> None:
-        """Take note of an exchange when nothing of it is left to send: TensorFlow may stop all threads next.
+    def note(self, sent: _Message, received: _Message, address: str, expected: Container[int]) -> None:
+        """Record an exchange, after its last byte was sent: TensorFlow may stop all threads next.
 
         Args:
-            mine: what this worker sent.
-            theirs: what the other one sent.
-            address: the other one's.
-            expected: the indices that it may have.
+            sent: the message of this worker.
+            received: the message of the other worker.
+            address: the address of the other worker.
+            expected: the indices that the other worker may have.
         """
         with self.changed:
-            if theirs.addresses != self.cluster.addresses or theirs.index not in expected:
+            if received.addresses != self.cluster.addresses or received.index not in expected:
                 self.stranger = address
-            elif not mine.waiting_for and not theirs.waiting_for:
-                self.settled.add(theirs.index)
+            elif not sent.waiting_for and not received.waiting_for:
+                self.settled.add(received.index)
             self.changed.notify_all()
 
     def _keep_calling(self, index: int) -> None:
@@ -174,16 +178,16 @@ class _Meeting(socketserver.ThreadingTCPServer):
             self.left.wait(PAUSE_SECONDS)
 
     def _call(self, index: int) -> None:
-        mine, address = self.message(), self.cluster.addresses[index]
+        sent, address = self.message(), self.cluster.addresses[index]
         try:
-            theirs = _ask(address, mine)
+            received = _ask(address, sent)
         except (OSError, ValueError, TypeError):
             with self.changed:
                 self.answers.pop(index, None)
             return
         with self.changed:
-            self.answers[index] = theirs
-            self.note(mine, theirs, address, [index])
+            self.answers[index] = received
+            self.note(sent, received, address, [index])
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Ignore callers that are not workers, and connections that break."""
@@ -194,28 +198,29 @@ class _Answer(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         assert isinstance(self.server, _Meeting)
-        theirs, mine = _Message.parse(self.rfile.readline(LINE_BYTES)), self.server.message()
-        self.wfile.write(mine.line())
-        self.server.note(mine, theirs, theirs.addresses[theirs.index], self.server.cluster.others)
+        received, sent = _Message.parse(self.rfile.readline(LINE_BYTES)), self.server.message()
+        self.wfile.write(sent.line())
+        self.server.note(sent, received, received.addresses[received.index], self.server.cluster.others)
 
 
 def _ask(address: str, message: _Message) -> _Message:
-    """
+    """Send a message to a worker, and return its answer.
+
     Raises:
-        OSError, ValueError, TypeError: no worker waits there.
+        OSError, ValueError, TypeError: no worker waits at this address.
     """
     with socket.create_connection(host_and_port(address), CALL_SECONDS) as connection, connection.makefile("rb") as file:
         if connection.getsockname() == connection.getpeername():
-            raise ConnectionRefusedError  # nobody listens: the connection was given that very port, and leads to itself
+            raise ConnectionRefusedError  # nobody listens: the system chose that port for the connection itself
         connection.sendall(message.line())
         return _Message.parse(file.readline(LINE_BYTES))
 
 
 @contextmanager
 def signals_end_the_process() -> Iterator[None]:
-    """Let the system end the process on SIGINT, SIGTERM and SIGHUP meanwhile, as Python cannot while C++ holds its lock.
+    """Let SIGINT, SIGTERM and SIGHUP end the process at once in a `with` block: Python's handlers cannot run while C++ has the GIL.
 
-    TensorFlow's server takes SIGTERM for itself when it has started; afterwards the signals are handled as before.
+    The handlers are restored afterwards. TensorFlow's server installs its own for SIGTERM when it has started.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

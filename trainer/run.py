@@ -1,4 +1,4 @@
-"""The run folder: what a training is asked for, what it leaves, and what the converter reads."""
+"""The run folder: configuration, vocabulary, weights, history and checkpoints of a training, which the converter reads."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..runtime.errors import CharedgeError
 from ..runtime.files import write_atomically
+from ..runtime.paths import StrPath, path_argument
 from ..runtime.vocabulary import Vocabulary
 from .config import ABSENT, REQUIRED, Config
 
@@ -27,12 +28,12 @@ RUN_FILES = (
     "calibration.txt",
     "config.json",
 )
-"""What a training writes into its folder, beside `checkpoints/` and its lock."""
+"""Files of a run, as patterns; `checkpoints/` and the lock come in addition."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """A row of `history.csv`."""
+    """Figures of one epoch, a row of `history.csv`."""
 
     epoch: int
     train_nats_per_character: float
@@ -44,17 +45,30 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder by its path."""
+    """A run folder; it is taken wherever a path is."""
 
     path: Path
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    @classmethod
+    def of(cls, field: str, value: Run | StrPath) -> Run:
+        """The run of an argument that gives it or its folder.
+
+        Raises:
+            InvalidOption: it is neither a run nor a path.
+        """
+        return value if isinstance(value, Run) else cls(path_argument(field, value))
+
     @property
     def model(self) -> Path:
-        """The weights that were best on the validation split."""
+        """File of the weights that were best on the validation split."""
         return self.path / "model.keras"
 
     @property
     def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
@@ -78,15 +92,17 @@ class Run:
         return self.path / "history.csv"
 
     def exists(self) -> bool:
+        """Whether the folder holds a run."""
         return self._config.exists()
 
     def require_free(self, overwrite: bool) -> None:
-        """
+        """Check that a new run may be written into the folder.
+
         Args:
-            overwrite: whether a run that is there may be replaced.
+            overwrite: whether to replace a run in the folder.
 
         Raises:
-            CharedgeError: something else is in the folder.
+            CharedgeError: the folder holds a run and `overwrite` is False, it holds other files, or the path is a file.
         """
         if self.path.exists() and not self.path.is_dir():
             raise CharedgeError(f"`output` {self.path} is a file: give a folder for the run.")
@@ -99,7 +115,7 @@ class Run:
             raise CharedgeError(f"`output` {self.path} holds other files: choose a new folder.")
 
     def remove(self) -> None:
-        """Delete what a run consists of, and nothing else that may be in the folder."""
+        """Delete the files of the run, and no other files in the folder."""
         if not self.exists():
             return
         shutil.rmtree(self.checkpoints, ignore_errors=True)
@@ -108,24 +124,33 @@ class Run:
                 path.unlink()
 
     def create(self, config: Config, vocabulary: Vocabulary, train_text: str, held_out: str) -> None:
-        """Make the run folder, its configuration, its vocabulary, and what the converter needs of the text.
+        """Make the run folder with its configuration, its vocabulary, and the parts of the text that the converter needs.
 
-        That is the validation split (a million characters at most), and the end of the training split.
+        Args:
+            config: the configuration.
+            vocabulary: the vocabulary.
+            train_text: the training split, of which the last 32,000 characters are kept for calibration.
+            held_out: the validation split, of which the first million characters are kept.
+
+        Raises:
+            OSError: the folder cannot be written.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        self.write_config(config)  # first, so that a start that fails leaves a run, which `overwrite` replaces
+        self.write_config(config)  # first, so that a failed start leaves a run that `overwrite` replaces
         self.checkpoints.mkdir(exist_ok=True)
         write_atomically(self._vocabulary, vocabulary.to_bytes())
         write_atomically(self._held_out, held_out[:MAX_HELD_OUT_CHARACTERS].encode())
         write_atomically(self._calibration, train_text[-CALIBRATION_CHARACTERS:].encode())
 
     def write_config(self, config: Config) -> None:
+        """Write config.json."""
         write_atomically(self._config, (json.dumps(asdict(config), indent=2, ensure_ascii=False) + "\n").encode())
 
     def config(self) -> Config:
-        """
+        """Read config.json.
+
         Raises:
-            CharedgeError: the folder is no run, or its config.json is damaged.
+            CharedgeError: the folder is not a run folder, or its config.json is damaged.
         """
         if not self.path.is_dir():
             raise CharedgeError(f"{self.path} is not a run folder: give one that `charedge train` made.")
@@ -142,18 +167,27 @@ class Run:
             raise CharedgeError(f"{self._config} is damaged ({error}): train again, or copy the run folder again.") from None
 
     def vocabulary(self) -> Vocabulary:
+        """Read vocabulary.txt.
+
+        Raises:
+            CharedgeError: the file is missing or damaged.
+        """
         return Vocabulary.parse(self._read(self._vocabulary), str(self._vocabulary))
 
     def held_out(self) -> str:
-        """The text that validation measured on, at most its first million characters."""
+        """Read the text of the validation split, its first million characters at most."""
         return self._read_text(self._held_out)
 
     def calibration(self) -> str:
-        """The end of the text that was trained on."""
+        """Read the end of the training split."""
         return self._read_text(self._calibration)
 
     def history(self) -> list[Epoch]:
-        """The epochs so far; none if no epoch has finished."""
+        """Read the finished epochs; empty if there is none.
+
+        Raises:
+            CharedgeError: history.csv is damaged.
+        """
         if not self._history.exists():
             return []
         try:
@@ -166,6 +200,7 @@ class Run:
             raise CharedgeError(f"{self._history} is damaged ({error}): copy the run folder again.") from None
 
     def write_history(self, epochs: list[Epoch]) -> None:
+        """Write history.csv."""
         text = io.StringIO()
         writer = csv.DictWriter(text, [field.name for field in fields(Epoch)], lineterminator="\n")
         writer.writeheader()
@@ -183,5 +218,5 @@ class Run:
             return path.read_bytes()
         except OSError:
             raise CharedgeError(
-                f"{self.path} is not a whole run folder, it has no {path.name}: give one that `charedge train` made."
+                f"{self.path} is not a complete run folder, {path.name} is missing: give one that `charedge train` made."
             ) from None

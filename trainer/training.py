@@ -1,4 +1,4 @@
-"""A planned training from its start to its end: hardware, lock, workers, the run folder, the epochs."""
+"""Carries out a planned training: finds the hardware, locks the run folder, waits for the workers, trains."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 def carry_out(plan: Plan, checkpoint_minutes: float, worker_timeout: float, progress: Progress) -> Run:
-    """Train as planned.
+    """Carry out a training.
 
     Args:
-        plan: what to do.
-        checkpoint_minutes: how long an epoch may take without a checkpoint.
+        plan: from `plan_training`, `plan_resume` or `plan_finetuning`.
+        checkpoint_minutes: longest time between two checkpoints, in minutes.
         worker_timeout: seconds to wait for the other workers.
         progress: gets the batches of each epoch, and messages.
 
@@ -38,14 +38,15 @@ def carry_out(plan: Plan, checkpoint_minutes: float, worker_timeout: float, prog
         The run, whose best weights and history are in its folder.
 
     Raises:
-        InvalidOption: the configuration asks for what this hardware cannot do.
+        InvalidOption: this hardware does not support the configuration.
         CharedgeError: the training cannot start, or the loss is not finite.
         Interrupted: a signal came; a checkpoint was saved.
     """
     require_tensorflow("train", "train")
     from .accelerators import memory_explained
+    from .dataset import Data
     from .distribution import choose_strategy
-    from .loop import Data, Training
+    from .loop import Training
 
     vocabulary, ids, boundary, run = plan.corpus.vocabulary, plan.corpus.ids, plan.boundary, plan.run
     windows = boundary // plan.config.sequence_length
@@ -55,7 +56,7 @@ def carry_out(plan: Plan, checkpoint_minutes: float, worker_timeout: float, prog
     data = Data(vocabulary, ids.part(0, boundary), ids.part(boundary, len(ids)))
     with locked(run.path) if is_chief() else nullcontext(), memory_explained(config, hardware):
         wait_for_workers(worker_timeout, lambda message: progress(Report("workers", message=message)))
-        strategy = choose_strategy(hardware)  # before TensorFlow does anything else
+        strategy = choose_strategy(hardware)  # it must come before any other use of TensorFlow
         weights = None
         if plan.first is not None:
             weights, sha256 = _transferred(plan.first, vocabulary)
@@ -77,7 +78,7 @@ def carry_out(plan: Plan, checkpoint_minutes: float, worker_timeout: float, prog
         left_out = f" ({plan.corpus.skipped:,} others left out)" if plan.corpus.skipped else ""
         line = (
             f"{len(ids):,} characters{left_out}, {len(vocabulary) - 1} distinct; {config.cell.upper()} {config.layers} x "
-            f"{config.units}, {training.model.count_params():,} parameters; {config.precision} on {hardware}"
+            f"{config.units}, {training.learner.model.count_params():,} parameters; {config.precision} on {hardware}"
         )
         progress(Report("training", message=line))
         training.train(progress)
@@ -85,11 +86,11 @@ def carry_out(plan: Plan, checkpoint_minutes: float, worker_timeout: float, prog
 
 
 def _on_this_hardware(plan: Plan, windows: int) -> tuple[Config, Hardware]:
-    """Find out what to train on, and settle what depends on it: the precision, and how many devices the CPU is divided into.
+    """Find the hardware, and resolve the options that depend on it: precision and the number of CPU devices.
 
     Raises:
-        InvalidOption: the options ask for what this hardware cannot do.
-        CharedgeError: a GPU cannot be used, or a resume would compute wrong gradients on it.
+        InvalidOption: this hardware does not support an option.
+        CharedgeError: a GPU cannot be used, or a resumed run would compute wrong gradients on it.
     """
     from .accelerators import Hardware, cpu_threads, find_gpus, resolve_precision
     from .distribution import divide_cpu, faster_cpu_devices
@@ -114,7 +115,7 @@ def _on_this_hardware(plan: Plan, windows: int) -> tuple[Config, Hardware]:
         devices = config.cpu_devices or faster_cpu_devices(config, windows)
         hardware = divide_cpu(devices)
         if hardware.cpu_devices < devices:
-            _warn("TensorFlow was started before this training, whose CPU can no longer be divided: it is slower on one device.")
+            _warn("TensorFlow was initialised before this training, so the CPU cannot be divided into devices: training is slower.")
         config = replace(config, cpu_devices=devices if resume else hardware.cpu_devices)
     return replace(config, hardware=str(hardware)), hardware
 
@@ -124,10 +125,10 @@ def _warn(message: str) -> None:
 
 
 def _transferred(run: Run, vocabulary: Vocabulary) -> tuple[list[np.ndarray], str]:
-    """A run's weights for another vocabulary: rows of characters that it knows are kept, others start at random.
+    """A run's weights for another vocabulary: rows of shared characters are kept, others are random.
 
     Returns:
-        The weights, and the hash of those that the run has.
+        The weights, and the SHA-256 of the run's own weights.
     """
     from .model import load_model, transferred_weights, weights_sha256
 
@@ -136,22 +137,22 @@ def _transferred(run: Run, vocabulary: Vocabulary) -> tuple[list[np.ndarray], st
 
 
 def _require_unchanged(plan: Plan) -> None:
-    """Check again, while the folder is locked, what was true before the corpus was read.
+    """Check, with the folder locked, that no other training has used it while the corpus was read.
 
     Raises:
-        CharedgeError: another training has used the folder meanwhile.
+        CharedgeError: another training has used it.
     """
     if plan.resumed is None:
         plan.run.require_free(plan.overwrite)
     elif plan.run.config() != plan.resumed:
-        raise CharedgeError(f"{plan.run.path} was changed by another training meanwhile: try again.")
+        raise CharedgeError(f"{plan.run.path} was changed by another training in the meantime: try again.")
 
 
 def _create(plan: Plan, config: Config) -> None:
     """Make the run folder.
 
     Raises:
-        CharedgeError: it cannot be written.
+        CharedgeError: the folder cannot be written.
     """
     from .checkpoints import unwritable
 

@@ -1,4 +1,4 @@
-"""What the forward pass meets in place of the recurrent matrices: weights dropped, or rounded as a file will hold them.
+"""Weight noise: the forward pass of a training with recurrent weights dropped, or rounded as in the model file.
 
 The matrices are replaced around the layers, not in them, so that cuDNN's kernels can still be used.
 """
@@ -14,17 +14,17 @@ from .config import Config
 from .model import RECURRENT
 
 LEVELS = {"int4": 7}
-OCTAV_ITERATIONS = 12  # enough from where they begin; the converter takes more
+OCTAV_ITERATIONS = 12  # enough from this start value; the converter uses more
 
 
 def forward(model: keras.Model, inputs: Any, config: Config, seeds: keras.random.SeedGenerator) -> Any:
-    """Call a model in training, its matrices replaced as the configuration asks; the gradients are those of what was met.
+    """Call a model in training mode with noise on its weights, as configured; gradients pass straight through the rounding.
 
     Args:
         model: from `build_model`.
         inputs: {"tokens": int32 [B, T], "state": float32 [B, S]}.
-        config: what to replace.
-        seeds: where the dropped weights are drawn from.
+        config: `weight_drop` and `quantization_aware`.
+        seeds: random state of the weight drop.
 
     Returns:
         The model's outputs.
@@ -41,7 +41,7 @@ def forward(model: keras.Model, inputs: Any, config: Config, seeds: keras.random
         return model(inputs, training=True)
     with keras.StatelessScope(state_mapping=list(values.values())) as scope:
         outputs = model(inputs, training=True)
-    for variable in model.non_trainable_variables:  # the dropouts' random state, which the scope has kept to itself
+    for variable in model.non_trainable_variables:  # random state of the dropouts, which the scope does not write back
         value = scope.get_current_value(variable)
         if value is not None:
             variable.assign(value)
@@ -49,15 +49,30 @@ def forward(model: keras.Model, inputs: Any, config: Config, seeds: keras.random
 
 
 def inner_kernels(model: keras.Model, config: Config) -> tuple[list[keras.Variable], list[keras.Variable]]:
-    """The recurrent matrices, and those between two layers: together what the converter stores in 4 bits."""
+    """The kernels that the converter stores in 4 bits.
+
+    Args:
+        model: from `build_model`.
+        config: its configuration.
+
+    Returns:
+        The recurrent kernels, and the input kernels of all layers but the first.
+    """
     cells = [model.get_layer(RECURRENT.format(i)).cell for i in range(config.layers)]
     return [cell.recurrent_kernel for cell in cells], [cell.kernel for cell in cells[1:]]
 
 
 def fake_quantized(kernel: tf.Tensor, levels: int) -> tf.Tensor:
-    """A kernel as the file will hold it: float32 [inputs, outputs], a scale for each output, clipped where OCTAV says.
+    """Round a kernel as the model file stores it, with a scale for each output and clipping by OCTAV.
 
     Source: Sakr et al. 2022, as in `converter.rounding`.
+
+    Args:
+        kernel: float32 [inputs, outputs].
+        levels: largest integer of the format; 7 for int4.
+
+    Returns:
+        The rounded values, float32 [inputs, outputs].
     """
     size = tf.abs(kernel)
     largest = tf.reduce_max(size, axis=0)
@@ -73,5 +88,5 @@ def fake_quantized(kernel: tf.Tensor, levels: int) -> tf.Tensor:
 
 
 def _straight_through(value: tf.Tensor, levels: int) -> tf.Tensor:
-    """The rounded value with the gradient of the value (Bengio et al. 2013)."""
+    """The rounded value with the gradient of the unrounded one (Bengio et al. 2013)."""
     return value + tf.stop_gradient(fake_quantized(value, levels) - value)

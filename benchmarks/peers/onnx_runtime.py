@@ -1,5 +1,8 @@
 """ONNX Runtime on charedge's own step graph, the input table folded, under charedge's own sampler."""
 
+# The peers are installed by `make bench-runtime`, not with the tools.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import itertools

@@ -1,5 +1,8 @@
 """PyTorch's own GRU, as it is and with dynamically quantised int8 weights."""
 
+# The peers are installed by `make bench-runtime`, not with the tools.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import warnings
@@ -19,6 +22,7 @@ class Model(nn.Module):
     def __init__(self, weights: Weights) -> None:
         super().__init__()
         (layer,) = weights.layers
+        assert layer.recurrent_bias is not None, "the peers run GRUs"
         self.embedding = nn.Embedding(*weights.embedding.shape)
         self.gru = nn.GRU(weights.embedding.shape[1], weights.units, batch_first=True)
         self.linear = nn.Linear(weights.units, weights.vocabulary_size)

@@ -1,5 +1,8 @@
 """The same network in PyTorch, in float32 and under autocast."""
 
+# The peers are installed by `make bench-runtime`, not with the tools.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import torch

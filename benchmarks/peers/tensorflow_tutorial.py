@@ -25,6 +25,7 @@ class OneStep(tf.Module):
         self.dense = keras.layers.Dense(weights.vocabulary_size)
         self(tf.constant([START]), tf.zeros([1, weights.units]))  # builds the layers
         (layer,) = weights.layers
+        assert layer.recurrent_bias is not None, "the peers run GRUs"
         self.embedding.set_weights([weights.embedding])
         self.gru.set_weights([layer.kernel, layer.recurrent_kernel, np.stack([layer.input_bias, layer.recurrent_bias])])
         self.dense.set_weights([weights.output_kernel, weights.output_bias])

@@ -1,4 +1,4 @@
-"""charRNN (an LSTM on Don Quijote, after Karpathy's char-rnn) with charedge, a printed row for each thing that it does.
+"""charRNN (an LSTM on Don Quijote, after Karpathy's char-rnn) with charedge. Prints a row for each step.
 
 python examples/reproductions/charrnn.py quijote.txt --output charrnn        60 epochs, about half an hour on two cores
 """
@@ -23,16 +23,16 @@ RECIPE = {
     "--output-dropout": 0.2,
     "--weight-drop": 0.2,
 }
-"""Ours, for their network: each character is trained on once an epoch, where they train on it a hundred times."""
+"""charedge's recipe for charRNN's network. It trains on each character once per epoch; charRNN's trains a hundred times."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("text", type=Path)
-    parser.add_argument("--output", type=Path, required=True, help="a new folder for all that is made")
+    parser.add_argument("--output", type=Path, required=True, help="new folder for all results")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--units", type=int, default=256)
-    parser.add_argument("--stride", type=int, default=10, help="of the windows that are evaluated; 1 is all of them")
+    parser.add_argument("--stride", type=int, default=10, help="evaluate every n-th window [default: 10]")
     options = parser.parse_args()
     options.output.mkdir(parents=True)
     run, model = options.output / "run", options.output / "quijote.tflite"
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def show_data(path: Path) -> None:
-    """B1 to B3: the text as it is, their 114 characters of it, and the last fifth held out."""
+    """B1 to B3: the text, charRNN's 114 characters, and the last fifth held out."""
     from charedge.runtime.vocabulary import Vocabulary
     from charedge.trainer.encoding import encode_corpus
 
@@ -57,7 +57,7 @@ def show_data(path: Path) -> None:
 
 
 def show_training(text: Path, run: Path, epochs: int, units: int) -> None:
-    """B5 to B7: the preset is their network and split; the recipe is ours."""
+    """B5 to B7: charRNN's network and split (the preset), charedge's recipe."""
     recipe = [part for option in RECIPE.items() for part in option]
     network = ("--preset", "charrnn", "--vocabulary", VOCABULARY, "--units", units)
     _, said = charedge("train", text, "--output", run, *network, *recipe, "--epochs", epochs)
@@ -72,14 +72,14 @@ def show_training(text: Path, run: Path, epochs: int, units: int) -> None:
 
 
 def show_evaluation(run: Path, stride: int) -> None:
-    """B4: the one character after every window of 100, as they train and validate."""
+    """B4: the one character after every window of 100, as in charRNN's training and validation."""
     protocol = ("--protocol", "last-character", "--stride", stride)
     result = json.loads(charedge("evaluate", run, *protocol, "--json")[0])
     row("B4", f"last character of {result['predictions']:,} windows of 100: {result['nats_per_character']:.4f} nats")
 
 
 def show_generation(model: Path) -> None:
-    """B8 and B9: greedy text goes round in circles, drawn text does not; the state is carried, so a character is one step."""
+    """B8 and B9: greedy text repeats itself, drawn text does not; with the state carried, a character is one step."""
     from charedge import load
 
     generator = load(model)
@@ -88,9 +88,9 @@ def show_generation(model: Path) -> None:
     for name, text in (("greedy", greedy), ("drawn at 0.8", drawn)):
         pieces = [text[i : i + 20] for i in range(1000, len(text) - 20)]
         row("B8", f"{name}: {len(set(pieces))} of {len(pieces)} pieces of 20 characters differ; ends {text[-50:]!r}")
-    begun = time.perf_counter()
+    start = time.perf_counter()
     generator.generate("En un lugar de la Mancha", length=5000, seed=1)
-    carried = (time.perf_counter() - begun) / 5000
+    carried = (time.perf_counter() - start) / 5000
     row("B9", f"{carried * 1000:.4f} ms a character with the state carried")
 
 

@@ -1,19 +1,19 @@
-"""What the two reproductions share: running charedge, and printing a row of what came out."""
+"""Functions of the two reproductions: run charedge, print a row."""
 
 import subprocess
 import sys
 
 
 def row(name: str, figure: str) -> None:
-    """A line of the table, as it is known."""
+    """Print a line of the table at once."""
     print(f"{name:4} {figure}", flush=True)
 
 
 def charedge(*arguments: object) -> tuple[str, str]:
-    """Run a command line as one would type it; what it said on the way is shown, too.
+    """Run a command of charedge, and show its stderr while it runs.
 
     Returns:
-        What it wrote to stdout and to stderr.
+        Its stdout and its stderr.
     """
     command = [str(argument) for argument in arguments]
     print("     $ charedge", *command, file=sys.stderr, flush=True)
@@ -22,7 +22,7 @@ def charedge(*arguments: object) -> tuple[str, str]:
     )
     assert process.stderr is not None
     said = []
-    for line in process.stderr:  # training takes long: show how it goes
+    for line in process.stderr:  # training takes long: show its progress
         said.append(line)
         print(f"     {line}", end="", file=sys.stderr, flush=True)
     stdout, _ = process.communicate()

@@ -1,4 +1,4 @@
-"""TensorFlow's text generation tutorial with charedge, a printed row for each thing that it does.
+"""TensorFlow's text generation tutorial with charedge. Prints a row for each step.
 
 python examples/reproductions/tensorflow_tutorial.py shakespeare.txt --output tutorial        20 epochs of a GRU of 1024
 python examples/reproductions/tensorflow_tutorial.py shakespeare.txt --output tutorial --units 512 --epochs 10
@@ -17,7 +17,7 @@ from rows import charedge, row
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("text", type=Path)
-    parser.add_argument("--output", type=Path, required=True, help="a new folder for all that is made")
+    parser.add_argument("--output", type=Path, required=True, help="new folder for all results")
     parser.add_argument("--units", type=int, default=1024)
     parser.add_argument("--epochs", type=int, default=20)
     options = parser.parse_args()
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def show_data(path: Path) -> None:
-    """A1 to A4: the text, its ids, and what a batch looks like."""
+    """A1 to A4: the text, its ids and a batch."""
     from charedge.trainer.dataset import Windows
     from charedge.trainer.encoding import encode_corpus
 
@@ -67,23 +67,23 @@ def show_training(text: Path, run: Path, units: int, epochs: int) -> None:
 
 
 def show_generation(model: Path) -> None:
-    """A8 and A9: a text, and five in about the time of one; [UNK] is never drawn, the state is carried."""
+    """A8 and A9: one text, and five in about the same time; [UNK] is never drawn, the state is carried."""
     from charedge import load
 
     generator = load(model)
     options = {"length": 1000, "temperature": 1.0, "seed": 1}
-    begun = time.perf_counter()
+    start = time.perf_counter()
     text = generator.generate("ROMEO:", **options)
-    single = time.perf_counter() - begun
+    single = time.perf_counter() - start
     row("A8", f"1,000 characters in {single:.3f} s, beginning {'ROMEO:' + text[:60]!r}")
-    begun = time.perf_counter()
+    start = time.perf_counter()
     texts = generator.generate_batch(["ROMEO:"] * 5, **options)
-    batch = time.perf_counter() - begun
+    batch = time.perf_counter() - start
     row("A9", f"{len(texts)} texts of 1,000 in {batch:.3f} s, {batch / single:.1f} times the time of one; {len(set(texts))} differ")
 
 
 def show_saved_model(run: Path, folder: Path) -> None:
-    """A10: the one-step model for TensorFlow, loaded back."""
+    """A10: the one-step model for TensorFlow, exported and loaded."""
     charedge("convert", run, "--format", "saved-model", "--output", folder)
     import tensorflow as tf
 
@@ -96,14 +96,15 @@ def show_saved_model(run: Path, folder: Path) -> None:
 
 
 def show_variations(text: Path, output: Path, model: Path, units: int) -> None:
-    """A12: what the tutorial suggests to try; more epochs are `train --resume --epochs N`."""
+    """A12: the tutorial's suggestions; more epochs are `train --resume --epochs N`."""
     for temperature in (0.5, 1.5):
         arguments = ("--prompt", "JULIET:", "--length", 60, "--temperature", temperature, "--seed", 1)
         written, _ = charedge("generate", model, *arguments)
         row("A12", f"temperature {temperature}, another start: {written!r}")
     run = output / "two-layers"
     written, _ = charedge("train", text, "--output", run, "--preset", "tutorial", "--units", units, "--layers", 2, "--epochs", 1)
-    row("A12", f"another layer: {written.splitlines()[0].split(': ', 1)[1]}")
+    network, _, loss, *_ = written.splitlines()
+    row("A12", f"another layer: {network.split(': ', 1)[1]}, {loss}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""`charedge.convert` and its sisters from Python: what they refuse, what they return, and that they print nothing."""
+"""`charedge.convert` and the other exports from Python: what they refuse, what they return, and that they print nothing."""
 
+import inspect
 import json
 import re
 import subprocess
@@ -84,7 +85,7 @@ def test_an_impossible_value_names_its_argument_before_a_file_is_touched(field, 
         (export_saved_model, {"output": "new", "progress": None}, "progress"),
     ],
 )
-def test_the_other_exits_of_a_run_name_arguments_too(function, arguments, field, tmp_path, monkeypatch):
+def test_the_other_exports_of_a_run_name_arguments_too(function, arguments, field, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(charedge.InvalidOption, match=f"^`{field}` ") as caught:
         function("run", **arguments)
@@ -152,6 +153,6 @@ def test_a_file_that_loses_too_much_leaves_neither_itself_nor_its_folder(run, tm
 
 
 def test_the_options_of_the_command_line_are_named_in_its_module_alone():
-    folder = Path(sys.modules[convert_all.__module__].__file__).parent
+    folder = Path(inspect.getfile(convert_all)).parent
     named = [path.name for path in folder.glob("*.py") if re.search(r'["( ]--[a-z]', path.read_text(encoding="utf-8"))]
     assert named == ["cli.py"]

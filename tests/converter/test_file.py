@@ -1,8 +1,9 @@
-"""The model file as a stranger would read it: with zipfile, flatbuffers and LiteRT's schema, not with our own reader."""
+"""The model file as another program reads it: with zipfile, flatbuffers and LiteRT's schema, not with charedge's own reader."""
 
 import hashlib
 import json
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ def test_every_buffer_keeps_its_alignment(made):
     for i in range(model.BuffersLength()):
         buffer = model.Buffers(i)
         if buffer.DataLength():
-            content = buffer.DataAsNumpy()
+            content: Any = buffer.DataAsNumpy()
             offsets.append(
                 content.__array_interface__["data"][0] - np.frombuffer(flatbuffer, np.uint8).__array_interface__["data"][0]
             )
@@ -87,7 +88,8 @@ def test_the_metadata_is_a_flatbuffer_of_its_own(made):
     _, flatbuffer, _, _ = read(made.path)
     model = schema.Model.GetRootAs(flatbuffer, 0)
     entries = {model.Metadata(i).Name(): model.Metadata(i).Buffer() for i in range(model.MetadataLength())}
-    metadata = model.Buffers(entries[b"TFLITE_METADATA"]).DataAsNumpy().tobytes()
+    content: Any = model.Buffers(entries[b"TFLITE_METADATA"]).DataAsNumpy()
+    metadata = content.tobytes()
     assert metadata[4:8] == b"M001"
     for text in (made.path.stem, "the tests", "CC0-1.0", "vocabulary.txt", "charedge.json", "token", "logits"):
         assert text.encode() in metadata
@@ -103,7 +105,7 @@ def test_the_signature_names_its_tensors(made):
 
 def matmuls(flatbuffer):
     """Name, type, number of scales and operator version of the weights of every FULLY_CONNECTED."""
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(flatbuffer, 0))
+    model: Any = schema.ModelT.InitFromObj(schema.Model.GetRootAs(flatbuffer, 0))
     graph, codes = model.subgraphs[0], model.operatorCodes
     for operator in graph.operators:
         if codes[operator.opcodeIndex].builtinCode == schema.BuiltinOperator.FULLY_CONNECTED:
@@ -161,7 +163,7 @@ def damage_alignment(graph):
 @pytest.mark.parametrize(
     "damage", [damage_version, damage_scale, damage_scales, damage_signature, damage_alignment], ids=lambda f: f.__name__
 )
-def test_a_wrong_structure_is_noticed_before_anything_runs_it(models, damage):
+def test_a_wrong_structure_is_found_before_the_file_is_run(models, damage):
     import flatbuffers
     from charedge.converter.check import StructureError, check_structure
     from charedge.converter.profiles import PROFILES

@@ -1,4 +1,6 @@
-"""What each profile does to the weights, against independent computations and other people's tools."""
+"""What each profile does to the weights, against independent computations and the tools of others."""
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +38,9 @@ def by_ai_edge_quantizer(graph: Graph, bits, algorithm="min_max_uniform_quantize
         op_config=qtyping.OpQuantizationConfig(weight_tensor_config=weights, compute_precision=qtyping.ComputePrecision.INTEGER),
         algorithm_key=algorithm,
     )
-    return tool.quantize().quantized_model
+    flatbuffer = tool.quantize().quantized_model
+    assert flatbuffer is not None
+    return flatbuffer
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +99,6 @@ def test_int8_is_as_good_as_tensorflows_dynamic_range(network):
     weights, _, _, _ = network
     layer = weights.layers[0]
 
-    @tf.function(input_signature=[tf.TensorSpec([1], tf.int32), tf.TensorSpec([1, weights.state_size])])
     def step(token, state):
         columns = tf.split(tf.gather(weights.embedding @ layer.kernel + layer.input_bias, token), 3, axis=1)
         z, r, c = columns
@@ -104,9 +107,9 @@ def test_int8_is_as_good_as_tensorflows_dynamic_range(network):
         state = z * state + (1 - z) * tf.tanh(c + r * uc)
         return {"logits": tf.matmul(state, weights.output_kernel) + weights.output_bias, "state": state}
 
-    module = tf.Module()
-    module.step = step
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([step.get_concrete_function()], module)
+    module: Any = tf.Module()
+    module.step = tf.function(step, input_signature=[tf.TensorSpec([1], tf.int32), tf.TensorSpec([1, weights.state_size])])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([module.step.get_concrete_function()], module)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     runner = Interpreter(model_content=converter.convert()).get_signature_runner("serving_default")
     _, ids, _, logits = network

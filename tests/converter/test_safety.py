@@ -11,6 +11,7 @@ import sys
 import zipfile
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from charedge.runtime.model_file import read_model_file
@@ -63,11 +64,13 @@ def beside(path):
     [(AT_WORK, "nothing", False), (HALF_WRITTEN, "half", False), (NOT_RENAMED, "all", False), (RENAMED, "nothing", True)],
     ids=["at work", "half written", "not renamed", "renamed"],
 )
-def test_a_killed_conversion_leaves_the_old_file_or_the_new_one(converted, charedge, destination, moment, left, replaced):
+def test_a_killed_conversion_leaves_the_old_file_or_the_new_one(
+    converted, charedge, fork_server, destination, moment, left, replaced
+):
     whole = converted("int8").path.read_bytes()
     destination.write_bytes(BEFORE)
     arguments = ["convert", str(converted("int8").run), "--output", str(destination)]
-    killed = subprocess.run([sys.executable, "-c", KILLED.format(moment), *arguments], capture_output=True, check=False)
+    killed = fork_server.run(["-c", KILLED.format(moment), *arguments])
     assert killed.returncode == -signal.SIGKILL
     assert destination.read_bytes() == (whole if replaced else BEFORE)
     assert [path.read_bytes() for path in beside(destination)] == {"nothing": [], "half": [whole[:1000]], "all": [whole]}[left]
@@ -101,7 +104,7 @@ def test_a_full_disk_is_one_sentence_and_changes_nothing(converted, charedge, de
 def test_two_conversions_to_one_place_do_not_mix(converted, destination):
     made = converted("int8")
     arguments = [sys.executable, "-c", WAITING, "convert", str(made.run), "--output", str(destination)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     both = [subprocess.Popen(arguments, **pipes) for _ in range(2)]
     assert [conversion.stdout.readline() for conversion in both] == ["writing\n"] * 2
     assert len(beside(destination)) == 2
@@ -199,7 +202,7 @@ def test_the_model_of_another_run_is_refused(run, charedge, destination):
     refused(charedge("convert", run, "--output", destination), DISAGREES, destination)
 
 
-def test_an_epoch_whose_loss_was_no_number_does_not_spoil_the_file(run, charedge, destination):
+def test_an_epoch_with_a_nan_loss_does_not_damage_the_file(run, charedge, destination):
     header, first, *others = (run / "history.csv").read_text().splitlines(keepends=True)
     columns = dict(zip(header.strip().split(","), first.strip().split(","), strict=True))
     columns["validation_nats_per_character"] = "nan"

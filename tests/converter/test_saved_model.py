@@ -178,8 +178,8 @@ def test_plain_tensorflow_writes_what_the_tflite_file_writes(converted, charedge
     assert texts.alone == of_file
 
 
-def test_the_loop_of_tensorflows_tutorial_runs_as_it_is(written):
-    result = subprocess.run([sys.executable, "-c", TUTORIAL, written.path], capture_output=True, text=True, check=False)
+def test_the_loop_of_tensorflows_tutorial_runs_as_it_is(written, fork_server):
+    result = fork_server.run(["-c", TUTORIAL, written.path])
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("ROMEO:")
     assert len(result.stdout) == len("ROMEO:") + 100 + len("\n")
@@ -225,7 +225,7 @@ def test_a_batch_of_prompts_of_different_lengths_writes_what_each_writes_alone(t
     assert texts.batch == texts.alone
 
 
-def test_every_load_draws_anew_whatever_the_seed_was_where_it_was_written(texts):
+def test_every_load_draws_other_characters_whatever_the_seed_of_the_writer(texts):
     assert texts.drawn[0] != texts.drawn[1]
 
 
@@ -233,7 +233,7 @@ def test_nothing_goes_to_stdout(written):
     assert written.stdout == ""
 
 
-def test_what_a_killed_process_left_is_cleared_and_what_it_was_to_replace_is_whole(written, export, make_run, tmp_path):
+def test_leftovers_of_a_killed_process_are_removed_and_the_old_folder_is_whole(written, export, make_run, tmp_path):
     import tensorflow as tf
     from charedge.converter.convert import export_saved_model
 
@@ -304,7 +304,7 @@ def test_characters_are_drawn_from_the_softmax_and_never_the_unknown_token(expor
 
 
 @pytest.mark.parametrize("temperature", [-0.1, float("nan"), float("inf")])
-def test_a_temperature_that_cannot_be_is_refused(export, temperature):
+def test_an_invalid_temperature_is_refused(export, temperature):
     import tensorflow as tf
 
     loaded = export(**SHAPES[0]).loaded
@@ -336,7 +336,7 @@ def test_it_says_its_vocabulary_and_normalisation_and_where_a_text_begins(export
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=["gru", "lstm"])
-def test_what_was_measured_is_told(export, shape):
+def test_the_measured_figures_are_printed(export, shape):
     made = export(**shape)
     ids = ids_of((made.run.path / "held_out.txt").read_text(encoding="utf-8")[:1000])
     assert made.measured.folder == str(made.path)
@@ -346,7 +346,7 @@ def test_what_was_measured_is_told(export, shape):
     assert made.measured.bytes == sum(file.stat().st_size for file in made.path.rglob("*") if file.is_file())
 
 
-def test_a_held_out_text_that_is_short_is_enough_and_none_is_refused(make_run, write, tmp_path):
+def test_a_short_held_out_text_is_enough_and_an_empty_one_is_refused(make_run, write, tmp_path):
     from charedge.runtime.errors import CharedgeError
 
     assert write(make_run(held_out_characters=130)).characters == 130
@@ -431,7 +431,7 @@ def test_one_that_differs_from_keras_is_not_put_in_place(export, write, tmp_path
 
     def save_something_else(module, path, **options):
         save(module, path, **options)
-        module.parameters[0].assign_add(tf.ones_like(module.parameters[0]))  # Keras goes on with these
+        module.parameters[0].assign_add(tf.ones_like(module.parameters[0]))  # Keras continues with these
 
     monkeypatch.setattr(tf.saved_model, "save", save_something_else)
     with pytest.raises(CharedgeError, match="was not written: its logits differ by"):
@@ -449,7 +449,7 @@ def test_an_interrupt_leaves_nothing(export, write, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_what_a_killed_process_of_ours_left_is_removed(export, write, tmp_path):
+def test_only_leftovers_of_a_killed_conversion_are_removed(export, write, tmp_path):
     leftover, kept = f".charedge-{'0' * 16}.partial", {".model.20231224", f".model.{os.getpid()}", ".model.backup"}
     for name in (leftover, *kept):
         (tmp_path / name / "variables").mkdir(parents=True)

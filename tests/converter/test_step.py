@@ -43,7 +43,7 @@ def test_folding_is_done_where_it_makes_the_file_smaller():
     assert Weights.random(vocabulary_size=60, embedding_dim=64, units=24).folding_pays() is True
 
 
-def test_any_number_of_rows_gives_each_row_what_it_gets_alone():
+def test_each_row_of_a_batch_gets_the_logits_that_it_gets_alone():
     weights = Weights.random("lstm", 2)
     graph = quantize(build_step(weights), PROFILES["int8"])
     ids = [3, 1, 4, 1, 5]

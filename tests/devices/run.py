@@ -2,7 +2,7 @@
 
     python tests/devices/run.py [--smoke] [--target NAME]... [--cache FOLDER] [--jobs N]
 
-Needs Debian's apt (no root) and the network. What was fetched is kept, everything else is made anew each time.
+Needs Debian's apt (no root) and the network. Downloads are kept; everything else is made again each time.
 Nothing measured here is a speed of a device.
 """
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 BASE = frozenset({"annotated-doc", "charedge", "markdown-it-py", "mdurl", "pygments", "rich", "shellingham", "typer"})
 LITERT = frozenset({"ai-edge-litert", "backports-strenum", "flatbuffers", "ml-dtypes", "protobuf", "tqdm", "typing-extensions"})
 NUMPY, TFLITE_RUNTIME = frozenset({"numpy"}), frozenset({"tflite-runtime"})
-"""What an install may bring, by distribution name."""
+"""What an install may add, by distribution name."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Target:
     architecture: str
     """Debian's name for it: `arm64` or `armhf`."""
     processor: str
-    """As qemu calls it. Its default has instructions that no Pi has."""
+    """qemu's name for the processor. Its default has instructions that no Pi has."""
     python: str
     interpreter: str
     brings: frozenset[str] = BASE | NUMPY | LITERT
@@ -28,13 +28,13 @@ class Target:
     install: str = "charedge"
     """What `pip install` is given."""
     uninstall: tuple[str, ...] = ()
-    """What is taken away again, so that the older interpreter is alone."""
+    """What is uninstalled afterwards, so that only the older interpreter remains."""
     packages: tuple[str, ...] = ()
     """What Debian itself brings, seen through `venv --system-site-packages`; PyPI has no wheels of them for this machine."""
     kernel: str = ""
-    """What the kernel calls the machine, where that is not what the processor is run as."""
+    """The kernel's name for the machine, where it differs from the processor's mode."""
     most_megabytes: int = 190
-    """That `pip install charedge` may take on disk."""
+    """Upper limit on the disk space of `pip install charedge`."""
 
     @property
     def root(self) -> str:
@@ -94,4 +94,4 @@ NOT_RUN = {
 
 SMOKE_MODELS = "gru-int?.tflite"
 SMOKE_FILES = ("test_generator.py", "test_interpreters.py", "test_model_file.py", "test_power_cuts.py", "test_vocabulary.py")
-"""What the smoke test runs of `tests/runtime`: little of it starts processes, which is what takes time under emulation."""
+"""The files of `tests/runtime` in the smoke test: few of their tests start processes, which is slow under emulation."""

@@ -6,7 +6,7 @@ from conftest import REPOSITORY
 from targets import NOT_RUN, SMOKE, SMOKE_FILES, TARGETS
 
 
-def test_what_is_left_out_on_devices_is_there_to_be_left_out():
+def test_every_test_that_devices_leave_out_exists():
     tests = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "tests" / "runtime").glob("test_*.py"))
     for name in NOT_RUN:
         assert f"def {name}" in tests, name

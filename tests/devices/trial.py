@@ -1,4 +1,4 @@
-"""Everything that is tried on a device: the install, the commands, the tests."""
+"""The trial of a device: the install, the commands, the tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INTERPRETERS = ("ai-edge-litert", "tflite-runtime")
 
 @dataclass
 class Report:
-    """What became of a target."""
+    """The result of a target."""
 
     target: Target
     numpy: str = ""
@@ -30,7 +30,7 @@ class Report:
     passed: int = 0
     skipped: int = 0
     difference: float = 0.0
-    """The largest between a score there and here, in nats per character."""
+    """The largest difference between a score there and here, in nats per character."""
     failures: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -40,7 +40,7 @@ class Report:
 
 
 def try_target(target: Target, cache: Path, own: Path, expected: Expected, files: Sequence[Path]) -> Report:
-    """Set up a device, install, and run all there is to run."""
+    """Set up a device, install, and run all commands and tests."""
     report, start = Report(target), time.monotonic()
     try:
         device = make_environment(target, cache)
@@ -62,7 +62,7 @@ def try_target(target: Target, cache: Path, own: Path, expected: Expected, files
 
 
 def install(device: Device, report: Report, wheels: Path, own: Path, expected: Expected) -> None:
-    """Install charedge by the device's own pip and without a network, and see what came."""
+    """Install charedge with the device's own pip, offline, and check what was installed."""
     target = device.target
     from_here = ("--no-index", "--find-links", wheels, "--find-links", own)
     device.pip("install", *from_here, target.install)
@@ -82,7 +82,7 @@ def install(device: Device, report: Report, wheels: Path, own: Path, expected: E
 
 
 def run_commands(device: Device, report: Report, expected: Expected) -> None:
-    """Every command of the device on every model file; one that its interpreter cannot run must be refused in a sentence."""
+    """Run every command on every model file; a file that the interpreter cannot run must be refused in a sentence."""
     for path in expected.models:
         name, refused = path.name, "int4" in path.name and device.target.interpreter == "tflite-runtime"
         commands: dict[str, list[object]] = {"score": [path, expected.text, "--json"]}

@@ -30,7 +30,7 @@ def build_wheels(folder: Path) -> None:
 
 
 def requirements_of(target: Target, wheels: Path) -> list[str]:
-    """What the device's wheel of ours requires, and the tests; not what its Debian brings."""
+    """What the device's charedge wheel and the tests require, except what its Debian provides."""
     tag = ARMV7L if target.architecture == "armhf" else "any"
     (wheel,) = wheels.glob(f"charedge-*-{tag}.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -47,15 +47,15 @@ def requirements_of(target: Target, wheels: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Expected:
-    """What this machine makes, and what it finds: the devices are to find the same."""
+    """What this machine makes, and the scores that the devices must reproduce."""
 
     models: list[Path]
-    """Of a size that a device would run."""
+    """Model files of a size that a device runs."""
     text: Path
     test_models: Path
-    """Those that `tests/runtime` asks for."""
+    """The model files that `tests/runtime` asks for."""
     scores: dict[str, float]
-    """Of the text, by file."""
+    """Score of the text, by model file."""
 
 
 def prepare(folder: Path, files: Sequence[Path], pattern: str) -> Expected:

@@ -1,4 +1,4 @@
-"""The benchmarks behind the README's figures and pictures run; what they measure here means nothing."""
+"""The benchmarks behind the README's figures and pictures run; their figures mean nothing here."""
 
 import json
 import subprocess
@@ -92,13 +92,13 @@ train_models.main()
 """
 
 
-def test_models_are_trained_converted_and_measured_and_a_second_time_goes_on(corpus, tmp_path):
+def test_models_are_trained_converted_and_measured_and_a_second_run_resumes(corpus, fork_server, tmp_path):
     options = ("--corpus", corpus, "--runs", tmp_path / "runs")
-    program = [sys.executable, "-c", SMALL_MODELS, REPOSITORY / "tools", tmp_path, *options]
-    result = subprocess.run([str(part) for part in program], capture_output=True, text=True, check=False)
+    program = ["-c", SMALL_MODELS, REPOSITORY / "tools", tmp_path, *options]
+    result = fork_server.run(program)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "shakespeare.tflite").exists()
     text = corpus.read_text(encoding="utf-8")
     assert f"over {len(text) - int(len(text) * 0.9):,} held-out characters" in result.stdout
-    again = subprocess.run([str(part) for part in program], capture_output=True, text=True, check=False)
+    again = fork_server.run(program)
     assert (again.returncode, again.stdout) == (0, result.stdout)

@@ -80,12 +80,12 @@ def run_example(script, *arguments):
     )
 
 
-def test_the_example_in_python_goes_from_a_text_to_a_text(corpus, tmp_path):
+def test_the_example_in_python_goes_from_a_text_to_a_text(corpus, fork_server, tmp_path):
     short = tmp_path / "short.txt"
     short.write_text(corpus.read_text(encoding="utf-8")[:6000], encoding="utf-8")
-    result = run_example("train.py", short, tmp_path / "short.tflite")
+    result = fork_server.run([EXAMPLES / "train.py", short, tmp_path / "short.tflite"])
     assert result.returncode == 0, result.stderr
-    assert re.search(r"short.tflite: [\d,]+ bytes, \d\.\d{4} nats/character\n", result.stdout)
+    assert re.search(r"short.tflite: [\d,]+ bytes, \d\.\d{4} nats per character\n", result.stdout)
     written = run_example("write.py", tmp_path / "short.tflite", "The")
     assert (written.returncode, written.stdout[:3], len(written.stdout) > 300) == (0, "The", True)
 

@@ -1,4 +1,4 @@
-"""The script behind `make test-gpu`, on the CPU and with small networks; what it measures here means nothing."""
+"""The script behind `make test-gpu`, on the CPU and with small networks; its figures mean nothing here."""
 
 import json
 import os
@@ -17,7 +17,7 @@ def script(*arguments):
     return subprocess.run([str(part) for part in command], env=environment, capture_output=True, text=True, check=False)
 
 
-def test_without_a_gpu_it_says_so_in_a_line():
+def test_without_a_gpu_the_program_says_so_in_one_line():
     result = script()
     assert (result.returncode, result.stdout.count("\n")) == (0, 1), result.stderr
     assert result.stdout.startswith("no GPU was tested: ")
@@ -48,7 +48,7 @@ def test_its_table_and_its_file_have_a_row_for_what_was_checked(tmp_path):
 
 
 @pytest.mark.parametrize("failing", [[sys.executable, "-c", "raise MemoryError('too large')"], ["/nonexistent/program"]])
-def test_a_check_that_cannot_be_made_is_a_row_that_failed_and_the_others_are_made(monkeypatch, capsys, tmp_path, failing):
+def test_a_check_that_fails_to_run_is_a_failed_row_and_the_others_run(monkeypatch, capsys, tmp_path, failing):
     passing = [gpu.Row("fine", gpu.PASSED, "")]
     monkeypatch.setattr(gpu, "CHECKS", {"broken": lambda trial: [gpu.output(failing)], "fine": lambda trial: passing})
     monkeypatch.setattr(gpu, "child", lambda name: {"gpus": [], "versions": {}, "warnings": []})

@@ -1,4 +1,4 @@
-"""The shell commands of the pages: ours run, here on small texts and networks, and the others ask for things that there are."""
+"""The shell commands of the pages: `charedge` commands run, on small texts; the others name files and targets that exist."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ PAGES = [
     for page in (*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").glob("*.md")))
 ]
 SMALL = {"train": ("--units", "8", "--embedding-dim", "4", "--epochs", "1", "--batch-size", "4"), "generate": ("--length", "50")}
-"""What makes a command of a page one of seconds; the last of an option that is given twice holds."""
+"""Options that make a command of a page take seconds; of an option given twice the last one counts."""
 
 
 def commands_of(page, language="sh"):
@@ -43,7 +43,7 @@ def workplace(tmp_path, monkeypatch, corpus):
 
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.usefixtures("workplace")
-def test_our_commands_on_a_page_run(page, process):
+def test_the_charedge_commands_on_a_page_run(page, process):
     for number, words in enumerate(commands_of(page)):
         if words[0] == "charedge":
             command, *arguments = [word.replace("/shared/", f"shared{number}/") for word in words[1:]]
@@ -58,7 +58,7 @@ def make(words):
 def pip(words):
     """Only our own extras can be wrong here; what the wheels need is tested with the wheels."""
     asked = [name for word in words for names in re.findall(r"(?:charedge|\.)\[(.*)\]", word) for name in names.split(",")]
-    assert set(asked) <= set(metadata("charedge").get_all("Provides-Extra"))
+    assert set(asked) <= set(metadata("charedge").get_all("Provides-Extra", []))
     assert words[1] in ("install", "download")
 
 
@@ -94,7 +94,7 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_other_commands_on_a_page_ask_for_what_there_is(page):
+def test_the_other_commands_on_a_page_name_existing_targets_files_and_extras(page):
     for words in commands_of(page):
         assert words[0] in CHECKS, shlex.join(words)
         CHECKS[words[0]](words)

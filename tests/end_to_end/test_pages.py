@@ -1,10 +1,8 @@
-"""The pages say what the program does: their help texts are its own, and their Python runs."""
+"""The pages say what the program does: their help texts are the program's, and their Python runs."""
 
-import importlib.util
 import re
+import runpy
 import shlex
-import subprocess
-import sys
 
 from charedge.runtime.bundled import FOLDER, NAMES
 from conftest import REPOSITORY
@@ -14,12 +12,10 @@ DOCS = REPOSITORY / "docs"
 
 
 def test_the_command_line_page_has_the_programs_help_texts():
-    spec = importlib.util.spec_from_file_location("update_help", DOCS / "update_help.py")
-    update_help = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(update_help)
-    page = update_help.PAGE.read_text(encoding="utf-8")
+    update_help = runpy.run_path(str(DOCS / "update_help.py"))
+    page = update_help["PAGE"].read_text(encoding="utf-8")
     assert page.count("```text") == 10
-    assert update_help.updated(page) == page, "run `make docs`"
+    assert update_help["updated"](page) == page, "run `make docs`"
 
 
 def test_the_python_of_the_api_page_runs(tmp_path, monkeypatch):
@@ -44,11 +40,12 @@ def test_the_session_in_the_readme_runs(charedge):
     assert result.stdout[:15] == shown[:15]
 
 
-def test_the_python_of_the_command_line_page_runs(train, process, tmp_path):
+def test_the_python_of_the_command_line_page_runs(train, process, fork_server, tmp_path, monkeypatch):
     """It loads the SavedModel that the text before it makes; the prompts' characters are in the tests' text, too."""
     assert process("convert", train().path, "--format", "saved-model", "--output", tmp_path / "bard").returncode == 0
     (block,) = re.findall(r"```python\n(.*?)```", (DOCS / "command-line.md").read_text(encoding="utf-8"), re.DOTALL)
-    result = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=False, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    result = fork_server.run(["-c", block])
     assert result.returncode == 0, result.stderr
     assert re.match(r"\[b'ROMEO:.* b'JULIET:", result.stdout.replace("\n", " "))
 

@@ -47,12 +47,12 @@ def test_the_unit_passes_options_that_the_program_has():
     assert all(option in shown for option in options)
 
 
-def test_the_program_shows_wrapped_lines_and_goes_on_where_it_stopped(model, tmp_path):
+def test_the_program_shows_wrapped_lines_and_resumes_where_it_stopped(model, tmp_path):
     whole = ticker(model, tmp_path / "whole", "--lines", "6", "--seed", "1", "--width", "20")
     assert (whole.returncode, whole.stderr) == (0, "")
     assert max(map(len, whole.stdout.splitlines())) <= 20
     display = tmp_path / "display"
-    for seed in ("1", "2"):  # the second goes on with the draws of the first
+    for seed in ("1", "2"):  # the second continues the draws of the first
         part = ticker(model, tmp_path / "parts", "--lines", "3", "--seed", seed, "--width", "20", "--display", display)
         assert (part.returncode, part.stdout) == (0, "")
     assert display.read_text(encoding="utf-8") == whole.stdout

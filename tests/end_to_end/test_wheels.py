@@ -1,4 +1,4 @@
-"""What pip finds for each kind of machine, given both of our wheels and stand-ins for those of others."""
+"""What pip finds for each kind of machine, given both charedge wheels and stand-ins for those of its dependencies."""
 
 import json
 import os
@@ -22,7 +22,7 @@ OTHERS = [
         ("1.26.4", 311, "x86_64"), ("1.26.4", 311, "aarch64"), ("1.26.4", 311, "armv7l"),
     ]),
 ]  # fmt: skip
-"""The wheels that there are; numpy for armv7l is not on PyPI, but on the index that Raspberry Pi OS adds."""
+"""The wheels that exist; numpy for armv7l is not on PyPI, but on the index that Raspberry Pi OS adds."""
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_the_extra_adds_the_older_interpreter_and_the_numpy_that_it_needs(resolv
     assert found["numpy"].startswith("numpy-1.26.4")
 
 
-def test_a_32_bit_system_with_a_newer_python_is_told_what_is_missing(resolve):
+def test_a_32_bit_system_with_a_newer_python_names_the_missing_interpreter(resolve):
     assert "No matching distribution found for tflite-runtime==2.14.0" in resolve("charedge", "armv7l", "3.13")
 
 
@@ -109,7 +109,7 @@ def test_what_the_page_downloads_for_devices_without_a_network_is_all_there(whee
     assert len(list((tmp_path / "wheels").glob("charedge-*.whl"))) == 2
 
 
-def test_our_wheels_are_small(wheels):
+def test_the_wheels_are_small(wheels):
     sizes = [path.stat().st_size for path in wheels.glob("charedge-*.whl")]
     assert len(sizes) == 2
     assert max(sizes) <= 210_000

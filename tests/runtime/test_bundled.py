@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from charedge.runtime.bundled import FOLDER, NAMES
-from conftest import DATA
+from conftest import text_path
 
 from charedge import load
 
@@ -24,7 +24,7 @@ def test_every_command_takes_the_name_of_a_model(charedge, tmp_path, name):
     (tmp_path / "text.txt").write_text("To be, or not to be")
     assert name in charedge("info", name).stdout
     assert "verified" in charedge("verify", name).stdout
-    assert "nats/character" in charedge("score", name, tmp_path / "text.txt").stdout
+    assert "nats per character" in charedge("score", name, tmp_path / "text.txt").stdout
     assert "a character" in charedge("bench", name, "--characters", "10").stdout
 
 
@@ -60,9 +60,7 @@ def test_a_model_is_small_says_where_it_comes_from_and_predicts_what_was_held_ou
     assert "Shakespeare" in manifest.training["notes"]
     assert manifest.training["corpus"]["files"] == ["shakespeare"]
     assert {"learning_rate", "dropout", "weight_drop", "seed"} <= manifest.training["recipe"].keys()
-    if not (DATA / "shakespeare.txt").exists():
-        pytest.skip("no shakespeare.txt to score")
-    text = (DATA / "shakespeare.txt").read_text(encoding="utf-8")
+    text = text_path("shakespeare.txt").read_text(encoding="utf-8")
     score = generator.score(text[int(len(text) * 0.9) :])
     assert score.characters == 111_540
     assert score.nats_per_character <= MOST_NATS[name]

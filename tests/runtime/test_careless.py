@@ -1,4 +1,4 @@
-"""Every command with arguments that nobody means: a sentence and an exit status of 1 or 2, never a traceback, a crash or a hang."""
+"""Every command with careless arguments: one sentence and an exit status of 1 or 2, never a traceback, a crash or a hang."""
 
 import json
 import os
@@ -92,10 +92,11 @@ def test_paths_to_a_text_are_refused(careless_paths, outcomes, model):
 
 def options(name):
     """The names of a command's options that take a value."""
-    import typer
+    import typer.core
+    import typer.main
 
     (command,) = [command for command in typer.main.get_group(app).commands.values() if command.name == name]
-    return [parameter.opts[0] for parameter in command.params if parameter.param_type_name == "option" and not parameter.is_flag]
+    return [p.opts[0] for p in command.params if isinstance(p, typer.core.TyperOption) and not p.is_flag]
 
 
 VALUES = ("", "-", "-1", "nan", "9" * 25, "\udcff", "\0", "=", "(", "\x1b[31m\u202e")

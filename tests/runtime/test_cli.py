@@ -169,7 +169,7 @@ def test_bench_measures_this_machine(model, charedge):
 
 def test_info_is_a_card_and_json(model, charedge):
     card = charedge("info", model.path).stdout
-    for part in ("GRU 1 x 24", "int8", "ai-edge-litert", "tflite-runtime", "nats/character", "CC0-1.0"):
+    for part in ("GRU 1 x 24", "int8", "ai-edge-litert", "tflite-runtime", "nats per character", "CC0-1.0"):
         assert part in card
     fields = json.loads(charedge("info", model.path, "--json").stdout)
     assert fields["bytes"] == model.path.stat().st_size
@@ -190,7 +190,7 @@ def test_score_reads_a_file_or_stdin(model, process, tmp_path):
     fields = json.loads(process("score", model.path, tmp_path / "text.txt", "--json").stdout)
     assert fields["nats_per_character"] == pytest.approx(load(model.path).score(text).nats_per_character)
     assert fields["characters"] == 300
-    assert process("score", model.path, input=text).stdout.startswith(f"{fields['nats_per_character']:.4f} nats/character")
+    assert process("score", model.path, input=text).stdout.startswith(f"{fields['nats_per_character']:.4f} nats per character")
 
 
 def test_the_runtime_never_imports_tensorflow(model):
@@ -274,7 +274,7 @@ def test_bad_options_are_one_sentence(model, charedge, options, status, match):
     assert "Traceback" not in result.stderr
 
 
-def test_a_file_that_is_no_model_is_one_sentence(charedge, tmp_path):
+def test_a_file_that_is_not_a_model_is_one_sentence(charedge, tmp_path):
     (tmp_path / "m.tflite").write_bytes(b"nonsense")
     for name in ("generate", "info", "verify", "score"):
         result = charedge(name, tmp_path / "m.tflite")

@@ -1,4 +1,4 @@
-"""Two hundred of the damaged files of `make fuzz`, and whether the fuzzer would notice what it looks for."""
+"""Two hundred of the damaged files of `make fuzz`, and whether the fuzzer detects what it looks for."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ def test_two_hundred_damaged_files_are_refused_or_harmless(model):
     assert int(refused) + int(harmless) == 200
 
 
-def test_a_seed_and_a_number_make_a_case_again(data):
+def test_a_seed_and_a_case_number_reproduce_the_damaged_file(data):
     for case in range(len(CORRUPTIONS)):
         assert damage(data, 7, case) == damage(data, 7, case)
 
@@ -65,13 +65,13 @@ def use_time():
         (use_time, "takes 2.1 s"),
     ],
 )
-def test_the_fuzzer_sees(function, verdict):
+def test_the_fuzzer_reports_a_crash_a_hang_and_a_changed_text(function, verdict):
     outcome = fuzz.isolated(function, wall_seconds=1 if "hangs" in verdict else 30)
     assert outcome.verdict.startswith(verdict)
     assert outcome.passed == (verdict == "harmless")
 
 
-def test_the_fuzzer_fails_with_a_case_to_make_again(model, data, tmp_path, monkeypatch, capsys):
+def test_the_fuzzer_fails_with_a_case_to_reproduce(model, data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fuzz, "judge", lambda path, expected: "changes the text")
     kept = tmp_path / "kept.tflite"
     options = ["--seed", "5", "--model", str(model.path)]

@@ -35,7 +35,7 @@ def test_a_stop_string_is_found_across_pieces_and_not_passed_on(stops, text, exp
     assert passed + finder.rest() == expected
 
 
-def test_nothing_is_held_back_that_cannot_become_a_stop_string():
+def test_only_the_beginning_of_a_stop_string_is_held_back():
     finder = StopStrings(["END"])
     assert [finder.feed(c) for c in "aEbENx"] == ["a", "", "Eb", "", "", "ENx"]
 
@@ -93,7 +93,7 @@ def test_a_pattern_that_needs_more_than_the_length_is_an_error(generator, patter
         generator.generate("A", 5, pattern=pattern)
 
 
-def test_a_pattern_that_may_never_be_complete_is_said_to_be_so(generator):
+def test_a_pattern_that_may_never_be_complete_is_reported(generator):
     """Nobody can look at all texts of letters; none of them ends with a digit that the model lacks."""
     with pytest.raises(CharedgeError, match=r"increase `length`, or change the pattern if it needs characters that the model"):
         generator.generate("A", 5, pattern="[a-z]*[0-9]")
@@ -112,7 +112,7 @@ def test_the_text_before_a_stop_string_must_match_itself(generator):
     assert re.fullmatch("[a-z]{3}", generator.generate("A", 500, seed=1, pattern="[a-z]{3}(!|:[a-z]+)?", stop=["!", ":"]))
 
 
-def test_a_pattern_that_is_none_is_refused(generator):
+def test_an_invalid_pattern_is_refused(generator):
     with pytest.raises(InvalidOption, match="`pattern`"):
         generator.stream("A", pattern="(")
 
@@ -122,7 +122,7 @@ def test_the_pattern_is_greedy_at_temperature_zero(generator):
     assert text == generator.generate("A", 3, temperature=0, banned="\n !',.:ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
-def test_a_pattern_says_what_it_needs(generator, monkeypatch):
+def test_a_pattern_without_its_package_names_the_install_line(generator, monkeypatch):
     monkeypatch.setattr("charedge.runtime.pattern.find_spec", lambda name: None)
     with pytest.raises(CharedgeError, match=r"pip install 'charedge\[pattern\]'"):
         generator.stream("A", pattern="a")

@@ -1,4 +1,4 @@
-"""The page that specifies the model file: the reader that it shows reads what our own reads."""
+"""The page that specifies the model file: the reader that it shows agrees with the runtime's."""
 
 import re
 from dataclasses import asdict
@@ -34,7 +34,7 @@ def reader():
     ],
     ids=["gru", "lstm", "tricky"],
 )
-def test_the_pages_reader_reads_what_ours_reads(models, reader, options):
+def test_the_reader_on_the_page_reads_what_the_runtime_reads(models, reader, options):
     path = models(**options).path
     manifest, characters, flatbuffer = reader.read_model(path)
     contents = read_model_file(path)
@@ -46,7 +46,7 @@ def test_the_pages_reader_reads_what_ours_reads(models, reader, options):
 @pytest.mark.parametrize("unknown", ["skip", "unk"])
 @pytest.mark.parametrize("normalization", ["NFC", "NFD", "NFKC", "NFKD", "none"])
 @pytest.mark.filterwarnings("ignore::charedge.UnknownCharacters")
-def test_the_pages_rules_for_text_and_loss_are_ours(models, reader, unknown, normalization):
+def test_the_rules_for_text_and_loss_on_the_page_are_those_of_the_runtime(models, reader, unknown, normalization):
     text = "\ufeffA na\u0131ve fi\ufb01re\r\nma\u00f1ana\rA\u030a\ufeff \u4e00B"
     made = models(characters="\nABaefimnr\u0303\u00f1\u00c5", unknown=unknown, normalization=normalization)
     manifest, characters, _ = reader.read_model(made.path)
@@ -63,7 +63,7 @@ def test_the_probe_is_as_the_page_says(model, reader):
     assert nats == pytest.approx(probe["nats_per_character"], abs=0.02)  # the weights are rounded in the file
 
 
-def test_the_pages_reader_refuses_no_file_that_ours_takes(model, reader, tmp_path):
+def test_the_reader_on_the_page_accepts_every_file_that_the_runtime_accepts(model, reader, tmp_path):
     data, path = model.path.read_bytes(), tmp_path / "damaged.tflite"
     taken = 0
     for case in range(2 * len(CORRUPTIONS)):
@@ -80,7 +80,7 @@ def test_the_pages_reader_refuses_no_file_that_ours_takes(model, reader, tmp_pat
 
 
 @pytest.mark.parametrize("part", [0.0, 0.5, 0.999])
-def test_the_pages_reader_refuses_a_file_cut_short(model, reader, tmp_path, part):
+def test_the_reader_on_the_page_refuses_a_truncated_file(model, reader, tmp_path, part):
     data, path = model.path.read_bytes(), tmp_path / "short.tflite"
     path.write_bytes(data[: int(part * len(data))])
     with pytest.raises(ValueError, match="not a model file"):

@@ -101,7 +101,7 @@ def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path):
     assert names(tmp_path) == ["n" * 255]
 
 
-def test_a_link_in_the_place_is_replaced_and_what_it_points_to_stays(tmp_path):
+def test_a_link_at_the_destination_is_replaced_and_its_target_stays(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     (tmp_path / "file").symlink_to("thesis.txt")
     (tmp_path / f".charedge-{'0' * 16}.partial").symlink_to("thesis.txt")

@@ -49,7 +49,7 @@ def test_a_batch_leaves_single_generation_as_it_was(generator):
     assert generator.generate("Ab", 30, seed=2) == before
 
 
-def test_an_empty_batch_is_no_text(generator):
+def test_an_empty_batch_gives_no_texts(generator):
     assert generator.generate_batch([], 10) == []
 
 
@@ -84,8 +84,17 @@ def test_a_model_trained_with_unk_is_given_id_zero(models):
     )
 
 
+@pytest.mark.parametrize("value", [5, b"book", "", "a\0b"])
+def test_what_is_not_a_path_names_its_argument(generator, value):
+    with pytest.raises(InvalidOption, match=r"^`path` "):
+        load(value)
+    for write in (generator.generate, generator.stream):
+        with pytest.raises(InvalidOption, match=r"^`session` "):
+            write("a", 5, session=value)
+
+
 @pytest.mark.parametrize("bad", [{"length": 0}, {"length": -1}, {"temperature": -0.1}, {"temperature": float("nan")}, {"seed": -1}])
-def test_arguments_that_cannot_be_are_refused_before_any_text(generator, bad):
+def test_invalid_arguments_are_refused_before_any_text(generator, bad):
     with pytest.raises(InvalidOption, match=f"`{next(iter(bad))}`"):
         generator.stream("A", **bad)
 
@@ -99,7 +108,7 @@ def test_score_is_the_cross_entropy_that_numpy_finds(models):
     assert (score.characters, score.skipped_characters) == (300, 0)
 
 
-def test_score_counts_what_it_skips(generator):
+def test_score_counts_skipped_characters(generator):
     with pytest.warns(UnknownCharacters):
         score = generator.score("abécd")
     assert (score.characters, score.skipped_characters) == (4, 1)

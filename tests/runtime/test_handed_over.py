@@ -178,7 +178,7 @@ def test_the_program_saves_on_the_signals_of_a_service_and_of_a_closed_connectio
     assert_continues(generator, session, text.decode())
 
 
-def test_nohup_is_heeded(model, start):
+def test_sighup_is_ignored_under_nohup(model, start):
     ignore = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
     with start("generate", model.path, "--length", "100000000", **ignore) as writer:
         assert writer.stdout.read(1)
@@ -189,7 +189,7 @@ def test_nohup_is_heeded(model, start):
         assert writer.wait() == 143
 
 
-def test_a_terminal_that_is_closed_leaves_the_session_after_what_it_got(model, generator, start, session):
+def test_a_closed_terminal_leaves_the_session_after_the_shown_text(model, generator, start, session):
     terminal, end = pty.openpty()
 
     def take_terminal():

@@ -53,7 +53,7 @@ def test_other_files_are_refused(tmp_path):
     refused(tmp_path, (tmp_path / "other.zip").read_bytes(), "is not a charedge model")
 
 
-def test_a_tflite_file_without_our_metadata_is_refused(model, tmp_path):
+def test_a_tflite_file_without_charedge_metadata_is_refused(model, tmp_path):
     refused(tmp_path, read_model_file(model.path).flatbuffer, "no readable charedge metadata")
 
 
@@ -174,7 +174,7 @@ def test_a_manifest_with_wrong_values_is_refused(model, tmp_path, wrong):
 @pytest.mark.parametrize(
     "content", [b"", b"null", b"[]", b"{}", b"\xff", b"[" * 900_000, b'{"format_version": 1, "format_version": 1}']
 )
-def test_a_manifest_that_is_no_json_object_of_ours_is_refused(model, tmp_path, content):
+def test_a_manifest_that_is_not_a_known_json_object_is_refused(model, tmp_path, content):
     contents = read_model_file(model.path)
     file = BytesIO(contents.flatbuffer)
     with zipfile.ZipFile(file, "a") as archive:
@@ -193,7 +193,7 @@ def test_a_vocabulary_of_another_size_is_refused(model, tmp_path):
     refused(tmp_path, rewrite(model, vocabulary=b"[UNK]\na\n"), "2 lines")
 
 
-def test_a_manifest_that_lies_about_shapes_is_refused(model, tmp_path):
+def test_a_manifest_with_wrong_shapes_is_refused(model, tmp_path):
     refused(tmp_path, rewrite(model, lambda fields: fields.update(units=25, state_size=25)), "other shapes")
     fields = {"vocabulary_size": len(model.vocabulary) + 1}
     longer = model.vocabulary.to_bytes() + "\u4e00\n".encode()

@@ -1,4 +1,4 @@
-"""The texts in options are read as prompts are: in the model's Unicode form, with its line ends."""
+"""Texts in options are read like prompts: in the model's Unicode form, with its line ends."""
 
 import re
 import unicodedata

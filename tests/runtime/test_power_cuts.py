@@ -30,7 +30,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("change", BROKEN.values(), ids=BROKEN)
-def test_the_cuts_of_generate_would_notice(model, tmp_path, change):
+def test_a_fault_in_saving_the_session_of_generate_is_detected(model, tmp_path, change):
     program = (
         "import sys; from pathlib import Path; import power_cuts\n"
         "from charedge.runtime import cli, step_loop; from charedge.runtime.step_loop import Mark\n"
@@ -52,7 +52,7 @@ def test_the_cuts_of_generate_would_notice(model, tmp_path, change):
     [["a", "c", "d", "f"], ["a", "b", "b", "c"], ["a", "b", "x"], ["c", "d", "e", "f"]],
     ids=["two lost at one cut", "one repeated", "one of another text", "lost before any cut"],
 )
-def test_the_power_cuts_would_notice(shown):
+def test_a_lost_or_repeated_line_is_detected(shown):
     assert power_cuts.compare(["a", "b", "d", "e"], list("abcdef"), [2, 4, 4]) == power_cuts.Losses(shown=4, lost=1)
     with pytest.raises(AssertionError):
         power_cuts.compare(shown, list("abcdef"), [1, len(shown)] if shown[1] != "c" else [3, 4])

@@ -139,7 +139,7 @@ def test_rows_that_leave_do_not_change_the_others():
 
 
 @pytest.mark.parametrize("steps", [0, 1, 63, 64, 65, 200])
-def test_a_position_goes_on_with_the_same_draws(steps):
+def test_a_sampler_resumed_at_a_position_draws_the_same(steps):
     one = sampler()
     for _ in range(steps):
         one(LOGITS)
@@ -162,7 +162,7 @@ def test_a_position_goes_on_with_the_same_draws(steps):
     ],
     ids=str,
 )
-def test_controls_that_cannot_be_are_refused(wrong):
+def test_invalid_controls_are_refused(wrong):
     with pytest.raises(InvalidOption, match=f"`{next(iter(wrong))}`"):
         Sampling(**wrong)
 
@@ -175,7 +175,7 @@ def test_banning_every_character_is_refused():
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("controls", [{"temperature": 0}, {"temperature": 1}, {"top_k": 3}, {"repetition_penalty": 2}], ids=str)
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-def test_logits_that_are_no_numbers_are_an_error(bad, controls):
+def test_nan_logits_are_an_error(bad, controls):
     logits = LOGITS.copy()
     logits[0, 2] = bad
     with pytest.raises(CharedgeError, match="NaN or infinite logits"):

@@ -67,7 +67,7 @@ def test_a_name_that_is_too_long_is_refused_before_the_text(charedge, model, tmp
     assert len(list(tmp_path.iterdir())) == (result.status == 0)
 
 
-def test_a_place_without_room_is_refused_before_the_text(process, model, session):
+def test_a_session_that_does_not_fit_on_the_disk_is_refused_before_the_text(process, model, session):
     limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))}  # stdout is a pipe
     result = process("generate", model.path, "--length", "5", "--session", session, **limit)
     assert (result.returncode, result.stdout) == (1, "")

@@ -53,7 +53,7 @@ def test_a_second_process_is_refused_before_it_writes_anything(model, writer, pr
     assert line.endswith("wait for it, stop it, or use another --session.")
 
 
-def test_the_first_process_goes_on_and_leaves_only_the_session(model, generator, writer, process, session):
+def test_the_first_process_continues_and_leaves_only_the_session(model, generator, writer, process, session):
     assert process("generate", model.path, "--length", "5", "--session", session).returncode == 1
     writer.send_signal(signal.SIGINT)
     rest, _ = writer.communicate()
@@ -73,7 +73,7 @@ def test_the_session_is_locked_while_the_prompt_is_still_read(model, start, proc
         assert (first.returncode, errors) == (0, b"")
 
 
-def test_a_killed_process_is_in_nobodys_way(writer, generator, session):
+def test_a_killed_process_blocks_nobody(writer, generator, session):
     writer.kill()
     writer.wait()
     assert names(session) == [".text.lock"]
@@ -161,7 +161,7 @@ def test_a_link_that_leads_nowhere_is_not_followed(generator, session, lock_file
     assert names(session) == [".text.lock"]
 
 
-def test_what_another_users_killed_process_left_is_in_nobodys_way(generator, session, lock_file, monkeypatch):
+def test_leftovers_of_another_users_killed_process_block_nobody(generator, session, lock_file, monkeypatch):
     lock_file.write_text("12 raspberrypi 2026-01-02T03:04:05+00:00\n")
     opened = os.open
 
@@ -175,7 +175,7 @@ def test_what_another_users_killed_process_left_is_in_nobodys_way(generator, ses
     assert names(session) == ["text"]
 
 
-def test_a_file_system_without_locks_holds_nobody_up(generator, session, monkeypatch):
+def test_a_file_system_without_locks_blocks_nobody(generator, session, monkeypatch):
     def unsupported(file, operation):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 

@@ -28,7 +28,7 @@ def test_parts_are_identical_to_an_uninterrupted_text(generator, tmp_path, parts
     assert text == generator.generate("Hello", sum(parts), seed=7, **controls)
 
 
-def test_a_text_left_in_the_middle_goes_on_after_the_last_piece(generator, tmp_path):
+def test_an_abandoned_text_resumes_after_the_last_piece(generator, tmp_path):
     session = tmp_path / "session.json"
     pieces = generator.stream("Hello", 1000, seed=7, session=session)
     text = "".join(next(pieces) for _ in range(37))
@@ -75,7 +75,7 @@ def test_unknown_characters_keep_their_place_among_the_recent_ones(models, tmp_p
         assert text == generator.generate(prompt, 13, seed=number, **controls)
 
 
-def test_a_text_goes_on_after_a_pattern(generator, tmp_path):
+def test_a_text_resumes_after_a_pattern(generator, tmp_path):
     session = tmp_path / "session.json"
     name = generator.generate("A", 50, temperature=0, pattern="[A-Z][a-z]{2}", session=session)
     rest = generator.generate("", 20, temperature=0, session=session)
@@ -126,7 +126,7 @@ def test_a_session_that_cannot_be_written_is_an_error(generator, tmp_path):
         generator.generate("", 5, session=tmp_path / "no" / "session.json")
 
 
-def test_the_command_line_goes_on_too(model, generator, charedge, tmp_path):
+def test_the_command_line_resumes_too(model, generator, charedge, tmp_path):
     session = tmp_path / "session.json"
     first = charedge("generate", model.path, "--length", "30", "--seed", "7", "--session", session).stdout
     second = charedge("generate", model.path, "--length", "30", "--session", session).stdout

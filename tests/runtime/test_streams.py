@@ -64,7 +64,7 @@ def test_closed_descriptors_get_nothing_and_stdout_only_the_result(calls, name):
             assert (closed, result.stderr.splitlines()) == (closed, lines)
 
 
-def test_a_closed_stdin_cannot_be_read(model):
+def test_a_closed_stdin_is_an_error(model):
     for arguments in (["score", model.path], ["generate", model.path, "--prompt-file", "-"]):
         result = with_closed([0], arguments)
         assert (result.returncode, result.stdout) == (1, "")
@@ -94,7 +94,7 @@ def test_a_result_that_cannot_be_written_is_an_error(model, arguments, unbuffere
 def test_warnings_that_cannot_be_written_are_dropped(calls):
     with open("/dev/full", "w") as full:  # noqa: PTH123
         result = subprocess.run(command(*calls["score"]), stdout=subprocess.PIPE, stderr=full, text=True, check=False, timeout=60)
-    assert (result.returncode, "nats/character" in result.stdout) == (0, True)
+    assert (result.returncode, "nats per character" in result.stdout) == (0, True)
 
 
 def on_a_terminal(arguments, **options):
@@ -156,7 +156,7 @@ def test_a_terminal_is_not_controlled_by_an_error(model, arguments):
     assert not HARMFUL & set(shown)
 
 
-def test_another_terminal_shows_what_it_can_of_json_and_text(models):
+def test_a_terminal_of_another_encoding_replaces_characters_that_it_lacks(models):
     made = models(characters="é漢\n")
     environment = {"PATH": os.environ["PATH"], "PYTHONIOENCODING": "latin-1"}
     arguments = ["generate", made.path, "--length", "40", "--seed", "1"]

@@ -33,23 +33,23 @@ def test_a_file_read_in_blocks_is_the_file(tmp_path, monkeypatch, size):
 
 @pytest.mark.parametrize("size", [1, 4, 1000])
 @pytest.mark.parametrize(("data", "match"), [(b"abc\xff", "byte 3"), (b"abcde\xe6\xbc", "byte 5"), (b"abc\0d", "offset 3")])
-def test_the_place_of_bad_bytes_is_said(tmp_path, monkeypatch, size, data, match):
+def test_the_offset_of_invalid_bytes_is_reported(tmp_path, monkeypatch, size, data, match):
     monkeypatch.setattr(text_module, "BLOCK_BYTES", size)
     (tmp_path / "text.txt").write_bytes(data)
     with pytest.raises(CharedgeError, match=match):
         list(read_chunks(tmp_path / "text.txt"))
 
 
-def test_a_text_is_cut_only_where_no_form_joins_what_it_parts():
+def test_a_text_is_cut_only_where_no_normalization_form_joins_characters():
     """The second halves of all that composes, and marks, which may change places, never begin a piece."""
     everything = [c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c) not in ("Cn", "Co", "Cs")]
     canonical = [unicodedata.decomposition(character).split() for character in everything]
     seconds = {chr(int(parts[1], 16)) for parts in canonical if len(parts) == 2 and not parts[0].startswith("<")}
     seconds |= {chr(point) for point in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))}  # of Hangul, composed by rule
     joining = {character for character in everything if unicodedata.combining(character)} | seconds
-    wrong = [c for c in everything if text_module._begins_anew(c) and unicodedata.normalize("NFKD", c)[0] in joining]
+    wrong = [c for c in everything if text_module._is_boundary(c) and unicodedata.normalize("NFKD", c)[0] in joining]
     assert wrong == []
-    assert all(map(text_module._begins_anew, string.printable + "éаあア中文한😀"))
+    assert all(map(text_module._is_boundary, string.printable + "éаあア中文한😀"))
 
 
 @pytest.mark.parametrize("form", NORMALIZATIONS)

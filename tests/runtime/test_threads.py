@@ -99,7 +99,7 @@ def test_streams_may_be_advanced_by_turns_from_any_thread(generator):
     assert texts == alone
 
 
-def test_a_stream_that_is_left_keeps_nobody_out(generator):
+def test_an_abandoned_stream_blocks_nobody(generator):
     expected = generator.generate("ROMEO:", 50, seed=1)
     left = generator.stream("left in the middle", seed=1)
     next(left)

@@ -24,7 +24,7 @@ def test_the_file_has_one_escaped_token_a_line():
     assert lines == ["[UNK]", r"\t", r"\n", r"\r", " ", r"\\", "b", r"\u00A0", "é", r"\u2028", "😀", r"\U000E0001", ""]
 
 
-def test_a_file_by_another_writer_may_escape_what_it_likes():
+def test_a_vocabulary_by_another_writer_may_escape_any_character():
     assert Vocabulary.parse(b"[UNK]\n\\u0041\n\\U0001F600\n\\u0020\n", "it").tokens == ("[UNK]", "A", "😀", " ")
 
 

@@ -1,4 +1,4 @@
-"""What a training finds to run on, and what it says where that cannot be used, on a machine that may have no GPU."""
+"""Which accelerators a training finds, and what it reports when it cannot use them, on a machine that may have no GPU."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import tensorflow as tf
-from charedge.trainer import accelerators, loop, memory
+from charedge.trainer import accelerators, learner, memory
 from charedge.trainer.accelerators import Gpu, Hardware, find_gpus, has_nvidia_gpu, resolve_precision
 from charedge.trainer.memory import require_memory
 from configs import make_config
@@ -203,7 +203,7 @@ def test_bfloat16_is_refused_on_a_gpu(charedge, corpus, tmp_path):
 
 
 @pytest.mark.usefixtures("a_gpu")
-def test_a_run_in_bfloat16_goes_on_in_float32_on_a_gpu(charedge, train, tmp_path):
+def test_a_run_in_bfloat16_resumes_in_float32_on_a_gpu(charedge, train, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(train().path, run)
     config = json.loads((run / "config.json").read_text())
@@ -243,8 +243,8 @@ def test_memory_that_ends_in_the_middle_of_a_training_is_one_sentence(charedge, 
 
         return limited
 
-    compiled = loop.compile_train_step
-    monkeypatch.setattr(loop, "compile_train_step", compile_train_step)
+    compiled = learner.compile_train_step
+    monkeypatch.setattr(learner, "compile_train_step", compile_train_step)
     result = charedge("train", corpus, "--output", tmp_path / "run", *TINY)
     assert_one_sentence(result, f"the memory of this machine is not enough ({reason})", "--batch-size than 16")
 

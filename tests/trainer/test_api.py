@@ -75,7 +75,7 @@ def test_every_option_reaches_the_configuration(planned, charedge, corpus, tmp_p
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_one_option_changes_nothing_else(planned, corpus, tmp_path, name):
-    needed = {"teachers": [tmp_path / "teacher"]} if name == "teacher_weight" else {}
+    needed: dict[str, typing.Any] = {"teachers": [tmp_path / "teacher"]} if name == "teacher_weight" else {}
     library.train(corpus, tmp_path / "run", **needed)
     library.train(corpus, tmp_path / "run", **needed, **{name: OTHER[name]})
     before, after = ({option: getattr(plan.config, option) for option in OPTIONS} for plan in planned)
@@ -144,6 +144,7 @@ def test_the_bounds_of_an_option_are_taken_and_what_is_beyond_refused(planned, c
         ("output", {"output": 3}),
         ("output", {"output": ""}),
         ("output", {"output": None}),
+        ("output", {"output": "a\0b"}),
         ("vocabulary", {"vocabulary": ["a", "b"]}),
         ("init_from", {"init_from": 3}),
         ("teachers", {"teachers": 3}),
@@ -158,7 +159,7 @@ def test_the_bounds_of_an_option_are_taken_and_what_is_beyond_refused(planned, c
     ],
     ids=str,
 )
-def test_arguments_that_cannot_be_are_refused_by_their_name(tmp_path, corpus, field, arguments):
+def test_invalid_arguments_are_refused_by_name(tmp_path, corpus, field, arguments):
     with pytest.raises(InvalidOption) as refusal:
         library.train(**{"corpus": corpus, "output": tmp_path / "run", **arguments})
     assert refusal.value.field == field

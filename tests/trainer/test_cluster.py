@@ -3,7 +3,6 @@
 import json
 import signal
 import socket
-import sys
 
 import pytest
 from conftest import TINY, assert_waits, local_addresses, tf_config
@@ -45,7 +44,7 @@ def test_ctrl_c_ends_a_worker_whose_peer_is_lost_after_they_met(start_worker, co
     addresses = local_addresses(2)
     worker = start_worker(addresses, 1, "train", corpus, "--output", tmp_path / "run", *TINY)
     assert_waits(worker, addresses[:1])
-    lost = start_worker(addresses, 0, program=[sys.executable, "-c", MEET + LEAVE, addresses[0]])
+    lost = start_worker(addresses, 0, "-c", MEET + LEAVE, addresses[0])
     assert lost.wait(timeout=180) == 0
     worker.send_signal(signal.SIGINT)
     worker.communicate(timeout=60)
@@ -54,17 +53,17 @@ def test_ctrl_c_ends_a_worker_whose_peer_is_lost_after_they_met(start_worker, co
 
 def test_three_workers_meet_in_any_order(start_worker):
     addresses = local_addresses(3)
-    workers = [start_worker(addresses, index, program=[sys.executable, "-c", MEET]) for index in (2, 0, 1)]
+    workers = [start_worker(addresses, index, "-c", MEET) for index in (2, 0, 1)]
     for worker in workers:
         _, stderr = worker.communicate(timeout=180)
         assert (worker.returncode, stderr) == (0, "")
 
 
-def test_workers_with_different_tf_configs_are_both_told_so(start_worker):
+def test_workers_with_different_tf_configs_both_report_it(start_worker):
     addresses, more = local_addresses(2), local_addresses(1)
     workers = [
-        start_worker(addresses, 0, program=[sys.executable, "-c", MEET]),
-        start_worker([*addresses, *more], 1, program=[sys.executable, "-c", MEET]),
+        start_worker(addresses, 0, "-c", MEET),
+        start_worker([*addresses, *more], 1, "-c", MEET),
     ]
     for worker, other in zip(workers, reversed(addresses), strict=True):
         _, stderr = worker.communicate(timeout=180)

@@ -24,7 +24,7 @@ def test_every_epoch_has_an_order_of_its_own_that_the_seed_decides():
     assert order(1, 0) != order(2, 0)
 
 
-def test_an_epoch_can_go_on_from_any_step():
+def test_an_epoch_can_resume_from_any_step():
     windows = Windows(np.arange(1001), 10, 10, seed=1)
     rest = list(windows.epoch(3, first_step=4))
     np.testing.assert_array_equal(rest, list(windows.epoch(3))[4:])
@@ -45,7 +45,7 @@ def test_a_text_shorter_than_a_window_is_refused():
         Windows(np.arange(100), 100, 64, seed=1)
 
 
-def test_a_stream_goes_on_where_its_last_window_ended():
+def test_a_window_of_a_stream_begins_where_the_last_one_ended():
     streams = Streams(np.arange(1000), sequence_length=10, batch_size=4, seed=1)
     batches = list(streams.epoch(0))
     assert len(batches) == streams.steps == 24
@@ -63,7 +63,7 @@ def test_streams_begin_at_another_offset_each_epoch():
     assert int(next(streams.epoch(3))[0, 0]) == int(next(Streams(np.arange(1000), 10, 4, seed=1).epoch(3))[0, 0])
 
 
-def test_streams_can_go_on_from_any_step():
+def test_streams_can_resume_from_any_step():
     streams = Streams(np.arange(1000), 10, 4, seed=2)
     np.testing.assert_array_equal(list(streams.epoch(1, first_step=7)), list(streams.epoch(1))[7:])
 

@@ -1,7 +1,6 @@
 """Several devices and several processes train what one does."""
 
 import csv
-import re
 import signal
 
 import numpy as np
@@ -50,7 +49,7 @@ def test_two_workers_train_what_one_does(train, start_workers, corpus, tmp_path)
     status, stderr = finish(start_workers(corpus, "--output", run, *OPTIONS))
     assert status == [0, 0], stderr
     assert "on 2 workers, each with the CPU" in stderr[0]
-    assert not re.search("^epoch", stderr[1], re.MULTILINE)  # one of them speaks
+    assert "epoch" not in stderr[1]  # one of them speaks
     assert_same_training(run, train(*OPTIONS).path)
 
 
@@ -69,7 +68,7 @@ def test_a_late_worker_and_one_that_was_started_again_train_what_one_does(train,
     assert_same_training(run, train(*OPTIONS).path)
 
 
-def test_a_signal_to_one_worker_stops_both_and_both_can_go_on(train, start_workers, corpus, tmp_path):
+def test_a_signal_to_one_worker_stops_both_and_both_can_resume(train, start_workers, corpus, tmp_path):
     run = tmp_path / "run"
     workers = start_workers(corpus, "--output", run, *OPTIONS)
     assert any("untrained" in line for line in workers[0].stderr)
@@ -82,7 +81,7 @@ def test_a_signal_to_one_worker_stops_both_and_both_can_go_on(train, start_worke
     assert_same_training(run, train(*OPTIONS).path)
 
 
-def test_a_worker_that_is_killed_ends_the_other_and_both_can_go_on(train, start_workers, corpus, tmp_path):
+def test_a_killed_worker_ends_the_other_and_both_can_resume(train, start_workers, corpus, tmp_path):
     run = tmp_path / "run"
     workers = start_workers(corpus, "--output", run, *OPTIONS)
     assert any("epoch 1/2" in line for line in workers[0].stderr)

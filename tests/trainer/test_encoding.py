@@ -144,7 +144,7 @@ def test_rare_characters_become_unknown(write):
 
 
 @pytest.mark.parametrize("small", [-1, 1 << 24])
-def test_a_given_vocabulary_is_kept_to(write, monkeypatch, small):
+def test_a_given_vocabulary_is_used_unchanged(write, monkeypatch, small):
     monkeypatch.setattr(id_cache, "SMALL_BYTES", small)
     vocabulary = Vocabulary.parse(b"[UNK]\nc\nz\na\n", "vocabulary.txt")
     encoded = encode_corpus([write("abcab😀")], "NFC", vocabulary, min_count=100)
@@ -170,7 +170,7 @@ def test_a_given_vocabulary_is_kept_to(write, monkeypatch, small):
         ("hello".encode("utf-16"), {}, "looks like UTF-16"),
     ],
 )
-def test_what_is_no_text_to_learn_from_is_refused_and_not_cached(write, cached, cache, monkeypatch, text, options, match):
+def test_an_unusable_text_is_refused_and_not_cached(write, cached, cache, monkeypatch, text, options, match):
     monkeypatch.setattr(corpus, "BLOCK_BYTES", 4)
     with pytest.raises(CharedgeError, match=match):
         encode_corpus([write(text)], "NFC", **options)
@@ -181,7 +181,7 @@ def test_what_is_no_text_to_learn_from_is_refused_and_not_cached(write, cached, 
 def test_a_damaged_gzip_is_refused(tmp_path, write, cached, damage):
     path = tmp_path / "a.txt.gz"
     path.write_bytes(damage(gzip.compress(b"some text that is long enough " * 100)))
-    with pytest.raises(CharedgeError, match="no whole gzip file"):
+    with pytest.raises(CharedgeError, match="truncated or not a gzip file"):
         encode_corpus([str(path)], "NFC")
 
 

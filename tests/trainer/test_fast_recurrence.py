@@ -1,7 +1,5 @@
 """The recurrent layers with a gradient of their own, against those of Keras."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -95,7 +93,7 @@ def test_inference_gives_what_keras_gives_and_saves_nothing(cell):
 
 
 @CELLS
-def test_the_layer_is_used_only_for_what_it_computes(cell):
+def test_the_layer_is_used_only_for_options_that_it_supports(cell):
     """A mask and other activations take Keras' own way."""
     (x, *_), _ = random_call(cell)
     mask = tf.sequence_mask([TIME, 3, 1, TIME, 8, 2], TIME)
@@ -132,7 +130,8 @@ def test_gradients_flow_through_a_kernel_that_a_scope_has_replaced(cell):
             loss = tf.add_n([tf.reduce_sum(o * w) for o, w in zip(outputs, weights, strict=True)])
         gradients.append(tape.gradient(loss, layer.trainable_variables))
         assert not np.any(gradients[-1][1][kept == 0])
-    assert_close(*gradients, 1e-5)
+    found, expected = gradients
+    assert_close(found, expected, 1e-5)
 
 
 def check_replicas(cell):
@@ -159,8 +158,9 @@ def check_replicas(cell):
 
 
 @CELLS
-def test_two_replicas_add_up_to_one(cell):
+def test_two_replicas_add_up_to_one(cell, fork_server, monkeypatch):
     """In a process of their own: devices and determinism are set once in a process."""
     code = f"from {Path(__file__).stem} import check_replicas; check_replicas({cell!r})"
-    result = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True)
+    monkeypatch.chdir(Path(__file__).parent)
+    result = fork_server.run(["-c", code])
     assert result.returncode == 0, result.stderr

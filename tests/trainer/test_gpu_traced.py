@@ -10,7 +10,7 @@ from conftest import REPOSITORY
 
 TYPES = {"float32": "float32", "mixed_float16": "float16"}
 COMBINATIONS = {1: 16 + 1, 2: 8 + 1}
-"""By replicas: of cell, precision, weight drop and quantisation, and one with shuffled windows."""
+"""Traced steps by replicas: combinations of cell, precision, weight drop and quantisation, and one with shuffled windows."""
 LOSS_AND_ASKED = 2
 
 
@@ -18,8 +18,10 @@ LOSS_AND_ASKED = 2
 def traces():
     """The steps of one and of two replicas, each traced in a process of its own: a process sets its devices once."""
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    script, pipes = REPOSITORY / "tests" / "traced_steps.py", {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    processes = {n: subprocess.Popen([sys.executable, script, str(n)], env=environment, text=True, **pipes) for n in (1, 2)}
+    script, pipe = REPOSITORY / "tests" / "traced_steps.py", subprocess.PIPE
+    processes = {
+        n: subprocess.Popen([sys.executable, script, str(n)], env=environment, text=True, stdout=pipe, stderr=pipe) for n in (1, 2)
+    }
     outputs = {n: process.communicate() for n, process in processes.items()}
     for n, process in processes.items():
         assert process.returncode == 0, outputs[n][1]

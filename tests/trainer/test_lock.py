@@ -32,12 +32,12 @@ def holder(tmp_path):
         process.kill()
 
 
-def test_a_second_process_is_refused_and_told_who_the_first_is(holder, tmp_path):
+def test_a_second_process_is_refused_with_the_name_of_the_first(holder, tmp_path):
     with pytest.raises(CharedgeError) as refusal, locked(tmp_path / "run"):
         pass
-    told = str(refusal.value)
-    assert f"run is being trained by process {holder.pid} on {socket.gethostname()} since 20" in told
-    assert "choose another `output`" in told
+    message = str(refusal.value)
+    assert f"run is being trained by process {holder.pid} on {socket.gethostname()} since 20" in message
+    assert "choose another `output`" in message
 
 
 def test_a_refusal_leaves_the_lock_with_its_holder(holder, tmp_path):
@@ -52,7 +52,7 @@ def test_the_folder_is_free_when_the_holder_has_ended(holder, tmp_path):
         pass
 
 
-def test_a_killed_holder_is_in_nobodys_way(holder, tmp_path):
+def test_a_killed_holder_blocks_nobody(holder, tmp_path):
     holder.kill()
     holder.wait()
     assert (tmp_path / "run" / ".lock").exists()
@@ -65,7 +65,7 @@ def test_other_folders_are_free(holder, tmp_path):
         pass
 
 
-def test_nothing_is_left_behind(tmp_path):
+def test_no_lock_file_or_empty_folder_is_left(tmp_path):
     with locked(tmp_path / "empty"):
         pass
     with locked(tmp_path / "full"):
@@ -73,14 +73,14 @@ def test_nothing_is_left_behind(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["full", "config.json"]
 
 
-def test_a_failed_training_lets_go(tmp_path):
+def test_a_failed_training_releases_the_lock(tmp_path):
     for _ in range(2):
         with pytest.raises(ZeroDivisionError), locked(tmp_path / "run"):
             raise ZeroDivisionError
     assert not list(tmp_path.iterdir())
 
 
-def test_a_lock_that_its_holder_removed_meanwhile_is_not_taken_for_one(tmp_path, monkeypatch):
+def test_a_lock_that_its_holder_removed_is_not_acquired(tmp_path, monkeypatch):
     """Between the opening and the locking of the file the holder may end and remove it: a third process would make another."""
     flock, path = fcntl.flock, tmp_path / ".lock"
 
@@ -96,7 +96,7 @@ def test_a_lock_that_its_holder_removed_meanwhile_is_not_taken_for_one(tmp_path,
             pass
 
 
-def test_a_file_system_without_locks_is_trained_on_all_the_same(tmp_path, monkeypatch):
+def test_training_works_on_a_file_system_without_locks(tmp_path, monkeypatch):
     def unsupported(file, operation):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -106,7 +106,7 @@ def test_a_file_system_without_locks_is_trained_on_all_the_same(tmp_path, monkey
     assert not list(tmp_path.iterdir())
 
 
-def test_a_holder_that_has_not_said_who_it_is_is_refused_too(tmp_path):
+def test_a_lock_without_the_name_of_its_holder_is_refused_too(tmp_path):
     with (tmp_path / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(CharedgeError, match="being trained by another process"), locked(tmp_path):

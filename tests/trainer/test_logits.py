@@ -1,7 +1,8 @@
-"""A text read with its state carried, against the formulas in numpy; and where the reading is done."""
+"""A text read with its state carried, against the formulas in numpy; and the device that reads it."""
 
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,13 +87,13 @@ def test_a_large_vocabulary_is_read_in_parts(cell, monkeypatch, reads):
     assert max(rows * length for rows, length in reads) <= 30
 
 
-def test_logits_that_are_not_numbers_end(reads):
+def test_the_loss_of_nan_logits_is_nan(reads):
     model = build("gru")
     model.set_weights([np.full(weight.shape, np.nan) for weight in model.get_weights()])
     assert np.isnan(evaluate_by("carried", model, text(200)).nats_per_character)
 
 
-def test_the_way_is_shown_from_its_beginning_to_its_end():
+def test_progress_is_reported_from_the_beginning_to_the_end():
     places = []
     list(read_text(build("gru"), text(62), lambda report: places.append((report.done, report.total))))
     assert places[0] == (0, 61)
@@ -123,7 +124,7 @@ def graphs(monkeypatch):
     found, compile_reader = [], logits.compile_reader
 
     def compiled(*arguments, **options):
-        read = compile_reader(*arguments, **options)
+        read: Any = compile_reader(*arguments, **options)
         found.append(read.get_concrete_function().graph)
         return read
 
@@ -135,7 +136,8 @@ def graphs(monkeypatch):
 def test_with_a_gpu_there_keras_would_take_it(gpu):
     from charedge.trainer.logits import compile_reader
 
-    operations = {node.op for node in nodes(compile_reader(build("gru")).get_concrete_function().graph)}
+    read: Any = compile_reader(build("gru"))
+    operations = {node.op for node in nodes(read.get_concrete_function().graph)}
     assert any("CudnnRNN" in operation for operation in operations)
 
 

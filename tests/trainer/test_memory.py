@@ -1,4 +1,4 @@
-"""What a training needs and what there is, without taking any of it."""
+"""The memory that a training needs and the memory that is available, without allocating any."""
 
 import resource
 import sys
@@ -50,11 +50,11 @@ def test_the_estimate_is_near_the_measured_peak(measured, options):
         {"average": 0.999},
     ],
 )
-def test_whatever_is_more_takes_more(more):
+def test_larger_values_are_estimated_to_need_more_memory(more):
     assert training_bytes(*training(**more)) > training_bytes(*training())
 
 
-def test_teachers_take_more():
+def test_teachers_are_estimated_to_need_more_memory():
     vocabulary_size, config = training()
     assert training_bytes(vocabulary_size, config, [config]) > training_bytes(vocabulary_size, config) + 4 * 2 * 800_000
 
@@ -64,15 +64,15 @@ def test_devices_of_the_cpu_each_take_the_weights_and_share_the_batch():
     assert two - one == three - two > 4 * 4 * 3 * 2048 * 2048
 
 
-def test_a_training_that_does_not_fit_is_refused_with_what_it_needs_and_what_there_is(monkeypatch):
+def test_a_training_that_does_not_fit_is_refused_with_needed_and_available_memory(monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda: 20 * 10**9)
     needed = training_bytes(*training(units=65_536))
     with pytest.raises(CharedgeError) as refusal:
         require_memory(*training(units=65_536), [], Hardware())
-    told = str(refusal.value)
-    assert told.startswith("`units` 65536, `batch_size` 64 and `sequence_length` 100 need about ")
-    assert f"about {needed / 1e9:,.0f} GB of memory to train and this machine has 20 GB free" in told
-    assert told.endswith("choose fewer `units`, a smaller `batch_size` or `sequence_length`.")
+    message = str(refusal.value)
+    assert message.startswith("`units` 65536, `batch_size` 64 and `sequence_length` 100 need about ")
+    assert f"about {needed / 1e9:,.0f} GB of memory to train and this machine has 20 GB free" in message
+    assert message.endswith("choose fewer `units`, a smaller `batch_size` or `sequence_length`.")
 
 
 def test_a_training_that_fits_is_let_through(monkeypatch):
@@ -80,7 +80,7 @@ def test_a_training_that_fits_is_let_through(monkeypatch):
     require_memory(*training(), [], Hardware())
 
 
-def test_little_memory_is_told_to_the_tenth(monkeypatch):
+def test_little_memory_is_reported_to_one_decimal(monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda: 512 * 10**6)
     with pytest.raises(CharedgeError, match=r"has 0\.5 GB free"):
         require_memory(*training(), [], Hardware())
@@ -105,15 +105,15 @@ MEMINFO = {"proc/meminfo": "MemTotal:       8000000 kB\nMemFree: 1 kB\nMemAvaila
 CONTAINER = {"proc/self/cgroup": "0::/user/job\n"}
 
 
-def test_the_machine_says_what_it_has(machine):
+def test_available_memory_is_read_from_the_system(machine):
     assert machine(MEMINFO) == 6_000_000 * 1024
 
 
-def test_nothing_known_is_no_limit(machine):
+def test_unknown_memory_is_no_limit(machine):
     assert machine({}) == sys.maxsize
 
 
-def test_a_container_leaves_its_limit_less_what_is_used_and_cannot_be_dropped(machine):
+def test_a_container_leaves_its_limit_minus_used_memory(machine):
     group = {"memory.max": "1000000\n", "memory.current": "300000\n", "memory.stat": "anon 1\ninactive_file 100000\n"}
     files = {f"cgroups/user/job/{name}": content for name, content in group.items()}
     assert machine({**MEMINFO, **CONTAINER, **files}) == 800_000
@@ -139,7 +139,7 @@ def test_the_first_version_of_control_groups_is_read_too(machine):
     assert machine({**MEMINFO, **files}) == 3_500
 
 
-def test_a_container_that_is_full_leaves_nothing(machine):
+def test_a_full_container_leaves_no_memory(machine):
     files = {"cgroups/user/job/memory.max": "100\n", "cgroups/user/job/memory.current": "200\n"}
     assert machine({**CONTAINER, **files}) == 0
 
@@ -150,5 +150,5 @@ def test_the_process_own_limit_counts(machine, monkeypatch):
     assert machine(files) == 10**9 - 1000 * resource.getpagesize()
 
 
-def test_this_machine_has_some():
+def test_this_machine_has_free_memory():
     assert 0 < available_bytes() <= sys.maxsize

@@ -11,7 +11,7 @@ import pytest
 import reference
 from charedge.runtime.vocabulary import Vocabulary
 from configs import make_config
-from conftest import REPOSITORY, TINY, checkpoint, config_of
+from conftest import REPOSITORY, TINY, checkpoint, config_of, kept_weights
 
 
 def history(run):
@@ -105,10 +105,8 @@ def test_patience_ends_a_training_that_gets_no_better(process, corpus, tmp_path)
 
 def test_the_average_of_the_weights_is_what_is_kept(train, charedge):
     """model.keras holds the averages: the checkpoint has them beside the raw weights."""
-    import keras
-
     run = train("--average", "0.9").path
-    kept = keras.saving.load_model(run / "model.keras").get_weights()
+    kept = kept_weights(run)
     arrays = [value for key, value in checkpoint(run).items() if key.isdecimal()]
     raw, same = arrays[: len(kept)], 0
     for weight, first in zip(kept, raw, strict=True):
@@ -205,7 +203,7 @@ def test_a_vocabulary_that_leaves_out_most_of_a_text_is_refused(charedge, half_k
     assert not (tmp_path / "run").exists()
 
 
-def test_what_a_vocabulary_leaves_out_is_said_and_counted(charedge, half_known, tmp_path):
+def test_characters_outside_a_given_vocabulary_are_reported_and_counted(charedge, half_known, tmp_path):
     text, vocabulary = half_known
     run, options = tmp_path / "run", (*TINY, "--epochs", "1", "--allow-unknown")
     result = charedge("train", text, "--vocabulary", vocabulary, "--output", run, *options)
@@ -259,7 +257,7 @@ def test_a_weight_is_dropped_for_a_whole_window_and_the_rest_made_up_for():
     found = forward(model, inputs, config, seeds)["logits"].numpy()[0]
     kernel = model.get_layer("recurrent_0").cell.recurrent_kernel
     dropped = keras.random.dropout(kernel.value, 0.5, seed=keras.random.SeedGenerator(3)).numpy()
-    assert 0.2 < (dropped == 0).mean() < 0.8
+    assert 0.2 < np.mean(dropped == 0) < 0.8
     table, (gates, _, bias), output = model.weights[0].numpy(), [w.numpy() for w in model.weights[1:4]], model.weights[4:]
     h, logits = np.ones(6), []
     for token in (1, 2, 3, 4):

@@ -13,7 +13,7 @@ import pytest
 from charedge.trainer.config import OPTIONS, RECORDS, REQUIRED, Config
 from charedge.trainer.run import Run
 from configs import make_config
-from conftest import TINY, checkpoint, config_of
+from conftest import TINY, checkpoint, config_of, kept_weights
 
 from charedge import CharedgeError
 
@@ -70,7 +70,7 @@ def test_every_field_of_the_configuration_is_checked():
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"3", b"null", b"\xff\xfe", b"[" * 100_000, b'{"cell": "\\udcff"}'])
-def test_a_configuration_that_is_no_object_is_refused(copy, charedge, content):
+def test_a_configuration_that_is_not_an_object_is_refused(copy, charedge, content):
     (copy / "config.json").write_bytes(content)
     result = charedge("train", "--resume", "--output", copy)
     assert (result.status, "config.json is damaged" in result.stderr) == (1, True), result.stderr
@@ -79,9 +79,9 @@ def test_a_configuration_that_is_no_object_is_refused(copy, charedge, content):
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
-        ({"units": 40}, "of another model"),
-        ({"average": 0.9}, "of another model"),
-        ({"precision": "mixed_float16"}, "of another model"),
+        ({"units": 40}, "does not match config.json"),
+        ({"average": 0.9}, "does not match config.json"),
+        ({"precision": "mixed_float16"}, "does not match config.json"),
         ({"validation_split": 1e-9}, "leaves nothing to validate on"),
         ({"corpus": {"files": [], "characters": 3, "sha256": ""}}, "give CORPUS"),
         ({"sequence_length": 7, "batching": "shuffled", "versions": {}, "another": 3}, None),
@@ -125,24 +125,20 @@ def test_a_resume_without_the_losses_is_refused(copy, charedge, damage):
     "damage", [lambda path: path.unlink(), lambda path: path.write_bytes(bytes(3000))], ids=["missing", "zeros"]
 )
 def test_a_resume_writes_the_best_weights_again(copy, charedge, damage):
-    import keras
-
-    before = keras.saving.load_model(copy / "model.keras").get_weights()
+    before = kept_weights(copy)
     damage(copy / "model.keras")
     result = charedge("train", "--resume", "--output", copy)
     assert (result.status, "written again" in result.stderr) == (0, True), result.stderr
-    for expected, found in zip(before, keras.saving.load_model(copy / "model.keras").get_weights(), strict=True):
+    for expected, found in zip(before, kept_weights(copy), strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
 def test_averaged_best_weights_are_written_again(train, tmp_path, charedge):
-    import keras
-
     run = shutil.copytree(train("--average", "0.9").path, tmp_path / "run")
-    before = keras.saving.load_model(run / "model.keras").get_weights()
+    before = kept_weights(run)
     (run / "model.keras").unlink()
     assert charedge("train", "--resume", "--output", run).status == 0
-    for expected, found in zip(before, keras.saving.load_model(run / "model.keras").get_weights(), strict=True):
+    for expected, found in zip(before, kept_weights(run), strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
@@ -215,7 +211,7 @@ def test_a_run_that_was_finished_while_the_corpus_was_read_is_kept(charedge, cor
 def test_a_run_that_was_replaced_while_the_corpus_was_read_is_not_resumed(charedge, corpus, tmp_path, train):
     shutil.copytree(train().path, tmp_path / "waited")
     run, result = run_while_waiting(charedge, corpus, tmp_path, train, "--resume", "--epochs", "3")
-    assert (result.status, "by another training meanwhile" in result.stderr) == (1, True), result.stderr
+    assert (result.status, "by another training in the meantime" in result.stderr) == (1, True), result.stderr
     assert config_of(run) == config_of(train("--seed", "5").path)
 
 
@@ -239,10 +235,9 @@ sys.exit(run(sys.argv[2:]))
 """
 
 
-def test_a_disk_that_is_full_in_the_first_epoch_names_a_way_that_works(corpus, process, tmp_path):
+def test_a_full_disk_in_the_first_epoch_names_a_remedy_that_works(corpus, process, fork_server, tmp_path):
     run = tmp_path / "run"
-    arguments = [sys.executable, "-c", LIMITED, "20000", "train", str(corpus), "--output", str(run), *TINY, "--epochs", "1"]
-    result = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    result = fork_server.run(["-c", LIMITED, 20_000, "train", corpus, "--output", run, *TINY, "--epochs", 1])
     assert (result.returncode, "Traceback" in result.stderr) == (1, False), result.stderr
     assert "make room, then train again with --overwrite" in result.stderr
     assert "--resume" not in result.stderr
@@ -267,7 +262,7 @@ def test_a_run_that_is_moved_while_it_trains_says_so(charedge, corpus, tmp_path,
 
 
 @pytest.mark.parametrize(("limit", "way"), [(0, "train again with `overwrite`"), (1, "continue with `resume`")])
-def test_what_to_do_without_room_follows_from_what_there_is(tmp_path, limit, way):
+def test_the_remedy_for_a_full_disk_depends_on_the_checkpoints(tmp_path, limit, way):
     import errno
 
     from charedge.trainer.checkpoints import unwritable

@@ -1,4 +1,4 @@
-"""The order in which a training dispatches its steps and reads what they give."""
+"""The order in which a training dispatches its steps and reads their results."""
 
 import json
 import math
@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
-from charedge.trainer import loop
+from charedge.trainer import learner, loop
 from charedge.trainer.dataset import prefetched
 from configs import make_config
 from conftest import TINY
@@ -34,7 +34,7 @@ def events(monkeypatch):
             super().__init__()
             self.losses = {}
 
-    events, compile_train_step = Events(), loop.compile_train_step
+    events, compile_train_step = Events(), learner.compile_train_step
 
     def compile_noting(*arguments):
         train_step = compile_train_step(*arguments)
@@ -47,7 +47,7 @@ def events(monkeypatch):
 
         return step
 
-    monkeypatch.setattr(loop, "compile_train_step", compile_noting)
+    monkeypatch.setattr(learner, "compile_train_step", compile_noting)
     return events
 
 

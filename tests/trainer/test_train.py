@@ -7,8 +7,6 @@ import math
 import os
 import re
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -52,8 +50,8 @@ def test_training_learns(train):
     assert validation[1] < validation[0] < 3.5
 
 
-def test_an_untrained_model_is_as_good_as_chance(train):
-    found = re.search(r"untrained loss ([\d.]+) nats, ln\((\d+)\) = ([\d.]+)", train().stderr)
+def test_the_loss_of_an_untrained_model_is_that_of_chance(train):
+    found = re.search(r"untrained loss ([\d.]+) nats per character over the first batch, ln\((\d+)\) = ([\d.]+)", train().stderr)
     assert found
     assert float(found[3]) == pytest.approx(math.log(int(found[2])), abs=1e-3)
     assert float(found[1]) == pytest.approx(math.log(int(found[2])), rel=0.05)
@@ -62,20 +60,53 @@ def test_an_untrained_model_is_as_good_as_chance(train):
 
 def test_a_person_sees_losses_speed_and_a_sample(train):
     stderr = train().stderr
-    assert re.search(r"epoch 2/2  training \d\.\d+  validation \d\.\d+ nats \(\d\.\d+ bits\)/char  [\d.]+ k chars/s", stderr)
-    assert stderr.count("\nsample:\n  ") == 2
+    figures = r"training \d\.\d+  validation \d\.\d+ nats per character \(\d\.\d+ bits\)  [\d.]+ k chars/s"
+    assert re.search(rf"^charedge: epoch 2/2  {figures}", stderr, re.MULTILINE)
+    assert stderr.count("\ncharedge: sample:\n  ") == 2
     assert "oneDNN" not in stderr
     assert "charedge convert" in train().stdout
 
 
-def test_the_model_loads_in_plain_keras(train):
+def test_each_loss_of_a_training_says_what_it_is_over(train):
+    rows = [line.split(",") for line in (train().path / "history.csv").read_text().splitlines()[1:]]
+    training, validation = map(float, min(rows, key=lambda row: float(row[2]))[1:3])
+    best, *losses = train().stdout.splitlines()[:3]
+    assert best == f"{train().path}: GRU 1 x 48, best of 2 epochs is epoch 2"
+    shown = [f"{nats:.4f} nats per character ({nats / math.log(2):.4f} bits per character)" for nats in (training, validation)]
+    assert losses == [
+        f"training loss: {shown[0]} over the first 36,000 characters, mean of the batches of epoch 2",
+        f"validation loss: {shown[1]} over the 4,000 held-out characters, 8 streams with the state carried",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "over"),
+    [
+        ((), "4,000 held-out characters of {run}, one stream with the state carried"),
+        (("--protocol", "windows"), "4,000 held-out characters of {run}, 3,840 predictions in windows of 256 from zero states"),
+        (
+            ("{text}", "--protocol", "last-character", "--window", "50", "--stride", "7"),
+            "180 characters of {text} (20 skipped), 19 predictions, each after a window of 50 from a zero state, stride 7",
+        ),
+    ],
+)
+def test_the_loss_of_an_evaluation_says_what_it_is_over(train, charedge, tmp_path, options, over):
+    (tmp_path / "text.txt").write_text("a \u6f22 class " * 20, encoding="utf-8")
+    names = {"run": train().path, "text": tmp_path / "text.txt"}
+    (line,) = charedge("evaluate", train().path, *(option.format(**names) for option in options)).stdout.splitlines()
+    found = re.fullmatch(r"\d\.\d{4} nats per character \(\d\.\d{4} bits per character\) over (.*)", line)
+    assert found
+    assert found[1] == over.format(**names)
+
+
+def test_the_model_loads_in_plain_keras(train, fork_server):
     program = (
         "import sys, keras, numpy as np; m = keras.saving.load_model(sys.argv[1]);"
         "out = m({'tokens': np.ones((2, 7), 'int32'), 'state': np.zeros((2, 48), 'float32')});"
         "print(*out['logits'].shape, *out['state'].shape)"
     )
-    arguments = [sys.executable, "-c", program, str(train().path / "model.keras")]
-    result = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    result = fork_server.run(["-c", program, train().path / "model.keras"])
+    assert result.returncode == 0, result.stderr
     assert result.stdout.split()[:2] == ["2", "7"]
     assert result.stdout.split()[3:] == ["2", "48"]
 
@@ -91,7 +122,7 @@ def test_the_same_seed_trains_the_same_weights(train, tmp_path, corpus, process)
 def test_ctrl_c_saves_and_resume_ends_with_the_same_weights(train, tmp_path, corpus, process, start, devices):
     run = tmp_path / "run"
     options = ("--dropout", "0.2", "--cpu-devices", devices)
-    training = start("train", corpus, "--output", run, *TINY, *options, text=True)
+    training = start("train", corpus, "--output", run, *TINY, *options)
     assert any("untrained" in line for line in training.stderr)
     training.send_signal(signal.SIGINT)
     assert "--resume" in training.stderr.read()
@@ -110,7 +141,7 @@ def test_ctrl_c_saves_and_resume_ends_with_the_same_weights(train, tmp_path, cor
     ]
 
 
-def test_a_finished_run_goes_on_with_more_epochs(tmp_path, corpus, process):
+def test_a_finished_run_resumes_with_more_epochs(tmp_path, corpus, process):
     run = tmp_path / "run"
     options = [*TINY]
     options[options.index("--epochs") + 1] = "1"
@@ -213,7 +244,7 @@ def test_bad_options_are_one_sentence_and_leave_nothing(charedge, corpus, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_a_corpus_is_asked_for(charedge, tmp_path):
+def test_a_missing_corpus_argument_asks_for_a_text(charedge, tmp_path):
     result = charedge("train", "--output", tmp_path / "run")
     assert (result.status, "CORPUS" in result.stderr) == (2, True)
 
@@ -254,7 +285,7 @@ def test_a_resume_on_another_text_is_refused(charedge, tmp_path, train):
     assert (result.status, "not the one" in result.stderr) == (1, True)
 
 
-def test_evaluate_refuses_what_is_no_run(charedge, tmp_path):
+def test_evaluate_refuses_a_path_that_is_not_a_run(charedge, tmp_path):
     for path in (tmp_path, tmp_path / "missing"):
         result = charedge("evaluate", path)
         assert (result.status, "run folder" in result.stderr) == (1, True)
@@ -280,15 +311,15 @@ sys.exit(run(sys.argv[2:]))
 """
 
 
-def test_kill_9_loses_nothing_but_what_no_checkpoint_holds(train, corpus, process, tmp_path):
+def test_kill_9_loses_nothing_but_what_no_checkpoint_holds(train, corpus, process, fork_server, tmp_path):
     run, options = tmp_path / "run", (*TINY, "--dropout", "0.2", "--checkpoint-minutes", "0.0001")
-    command = [sys.executable, "-c", KILLED, "3", "train"]
-    first = subprocess.run([*command, corpus, "--output", run, *options], capture_output=True, check=False)
+    command = ["-c", KILLED, 3, "train"]
+    first = fork_server.run([*command, corpus, "--output", run, *options])
     assert first.returncode == -signal.SIGKILL
     assert "-step-0000000" not in sorted((run / "checkpoints").iterdir())[-1].name  # it was in the middle of an epoch
     (run / "checkpoints" / f".charedge-{'0' * 16}.partial").write_bytes(b"half")
     again = ["--output", run, "--resume", "--checkpoint-minutes", "0.0001"]
-    second = subprocess.run([*command, *again], capture_output=True, check=False)
+    second = fork_server.run([*command, *again])
     assert second.returncode == -signal.SIGKILL
     assert process("train", "--output", run, "--resume").returncode == 0
     assert {path.suffix for path in (run / "checkpoints").iterdir()} == {".npz"}
@@ -307,7 +338,7 @@ def test_a_damaged_checkpoint_is_skipped(train, corpus, process, tmp_path):
     assert "is damaged" in result.stderr
 
 
-def test_a_loss_that_is_no_number_stops_with_the_best_weights_kept(corpus, process, tmp_path):
+def test_a_nan_loss_stops_and_keeps_the_best_weights(corpus, process, tmp_path):
     run = tmp_path / "run"
     options = ("--learning-rate", "1e38", "--clip-norm", "0", "--warmup", "0")
     result = process("train", corpus, "--output", run, *TINY, *options)
@@ -324,12 +355,11 @@ sys.exit(run(sys.argv[2:]))
 """
 
 
-def test_a_full_disk_is_an_error_that_keeps_the_run(train, corpus, process, tmp_path):
+def test_a_full_disk_is_an_error_that_keeps_the_run(corpus, process, fork_server, tmp_path):
     run = tmp_path / "run"
     assert process("train", corpus, "--output", run, *TINY, "--epochs", "1").returncode == 0
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file() and "events" not in path.name}
-    arguments = [sys.executable, "-c", FULL, "20000", "train", "--output", str(run), "--resume", "--epochs", "3"]
-    result = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    result = fork_server.run(["-c", FULL, 20_000, "train", "--output", run, "--resume", "--epochs", 3])
     assert (result.returncode, "Traceback" in result.stderr) == (1, False), result.stderr
     assert "make room" in result.stderr
     assert (run / "model.keras").read_bytes() == before["model.keras"]
@@ -339,7 +369,7 @@ def test_a_full_disk_is_an_error_that_keeps_the_run(train, corpus, process, tmp_
 
 def test_two_trainings_into_one_folder_are_refused(corpus, start, charedge, tmp_path):
     run = tmp_path / "run"
-    with start("train", corpus, "--output", run, *TINY, "--epochs", "500", text=True) as training:
+    with start("train", corpus, "--output", run, *TINY, "--epochs", "500") as training:
         assert any("epoch 1/" in line for line in training.stderr)
         result = charedge("train", "--output", run, "--resume")
         assert (result.status, f"process {training.pid}" in result.stderr) == (1, True), result.stderr

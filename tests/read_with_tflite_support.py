@@ -1,11 +1,14 @@
 """Read model files with tflite-support, as a program that knows nothing of charedge would.
 
-    python tests/strangers.py [--show] MODEL.tflite ...
+    python tests/read_with_tflite_support.py [--show] MODEL.tflite ...
 
 Needs an environment of its own (`make test-metadata` makes it): Python 3.9 to 3.11, `tflite-support==0.4.4`, `numpy<2`, and the
 system's libusb (on Debian `apt install libusb-1.0-0`). A file that tflite-support reads otherwise than zipfile, or than its own
 graph says, ends the program with an AssertionError.
 """
+
+# tflite-support is installed by `make test-metadata`, not with the tools.
+# pyright: reportMissingImports=false
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ def read_model(path: Path) -> dict:
 
 
 def check_tensors(model: dict, path: Path) -> None:
-    """The tensors are described in the order in which the subgraph has them, which the signature names."""
+    """Check that the tensors are described in the order of the subgraph, by the names of the signature."""
     (subgraph,) = model["subgraph_metadata"]
     inputs, outputs = subgraph["input_tensor_metadata"], subgraph["output_tensor_metadata"]
     for tensor in (subgraph, *inputs, *outputs):
@@ -52,7 +55,7 @@ def check_tensors(model: dict, path: Path) -> None:
 
 
 def check_files(model: dict, displayer: metadata.MetadataDisplayer, path: Path) -> None:
-    """The files are those that the metadata records, and come out as zipfile reads them."""
+    """Check that the files are those that the metadata records, with the content that zipfile reads."""
     token = model["subgraph_metadata"][0]["input_tensor_metadata"][0]
     recorded = [(file["name"], file.get("type")) for file in token["associated_files"]]
     assert recorded == [("vocabulary.txt", "VOCABULARY")], f"{path}: on token are {recorded}"
