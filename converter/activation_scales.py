@@ -17,6 +17,7 @@ from .rounding import INT8_LEVELS, int8_scale
 
 CHARACTERS = 8192  # of the calibration text, the last ones
 BINS = 4096  # of the histogram of a tensor's absolute values
+TINY = float(np.finfo(np.float32).tiny)
 CLIPPED = np.linspace(0.2, 1, 81)
 """Clipping points that are tried, as parts of the largest value met."""
 
@@ -81,7 +82,7 @@ def _largest(parts: Iterable[Mapping[Tensor, np.ndarray]]) -> dict[Tensor, float
     largest: dict[Tensor, float] = {}
     for part in parts:
         for tensor, values in part.items():
-            largest[tensor] = max(largest.get(tensor, np.finfo(np.float32).tiny), float(values.max()))
+            largest[tensor] = max(largest.get(tensor, TINY), float(values.max()))
     return largest
 
 

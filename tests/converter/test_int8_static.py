@@ -1,6 +1,7 @@
 """The profile int8-static against numpy's integer arithmetic, on LiteRT and on TensorFlow Lite Micro."""
 
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ class Constants:
     """The constants and scales of a flatbuffer by the names of its tensors, read by LiteRT's own schema."""
 
     def __init__(self, flatbuffer):
-        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(flatbuffer, 0))
+        model: Any = schema.ModelT.InitFromObj(schema.Model.GetRootAs(flatbuffer, 0))
         self.tensors = {tensor.name.decode(): tensor for tensor in model.subgraphs[0].tensors}
         self.buffers = model.buffers
 
