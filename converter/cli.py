@@ -13,14 +13,16 @@ import typer
 from ..console import JSON, PLAIN, print_json, shown_loss
 from ..display import Display
 from ..runtime.errors import InvalidOption
-from .convert import Conversion, convert_all, export_saved_model
+from .c_array import PROFILE, CArray
+from .convert import Conversion, convert_all, export_c_array, export_saved_model
 from .convert import convert as convert_run
 from .profiles import PROFILES
 
 app = typer.Typer(**PLAIN)
 
-FORMATS = ("tflite", "saved-model")
+FORMATS = ("tflite", "saved-model", "c-array")
 MEANINGLESS = {
+    "--format c-array": ("folder",),
     "--format saved-model": ("folder", "quantization", "tolerance", "name", "author", "license", "notes"),
     "--all": ("output", "quantization"),
 }
@@ -35,7 +37,9 @@ def convert(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by `charedge train`.", show_default=False)],
     output: Annotated[
         Path | None,
-        typer.Option(metavar="MODEL", help="The .tflite file to write, or the folder of the SavedModel; required without --all."),
+        typer.Option(
+            metavar="MODEL", help="The .tflite or .h file to write, or the folder of the SavedModel; required without --all."
+        ),
     ] = None,
     folder: Annotated[
         Path | None,
@@ -50,7 +54,10 @@ def convert(
     ] = "int8",
     format: Annotated[
         str,
-        typer.Option(metavar="|".join(FORMATS), help="Model file for devices, or SavedModel for TensorFlow."),
+        typer.Option(
+            metavar="|".join(FORMATS),
+            help="Model file for devices, SavedModel for TensorFlow, or C source for microcontrollers.",
+        ),
     ] = "tflite",
     tolerance: Annotated[
         float | None,
@@ -74,9 +81,11 @@ def convert(
 ) -> None:
     """Convert a run to one .tflite file, and verify it on every installed interpreter."""
     if format not in FORMATS:
-        raise InvalidOption("format", f"{format} is unknown: choose {' or '.join(FORMATS)}.")
-    if format == "saved-model":
-        _refuse_meaningless(ctx, "--format saved-model")
+        raise InvalidOption("format", f"{format} is unknown: choose {', '.join(FORMATS)}.")
+    if f"--format {format}" in MEANINGLESS:
+        _refuse_meaningless(ctx, f"--format {format}")
+    if format == "c-array" and _given(ctx, "quantization") and quantization != PROFILE:
+        raise InvalidOption("quantization", f"{quantization} does not run on microcontrollers: leave it out with --format c-array.")
     if folder is not None:
         _refuse_meaningless(ctx, "--all")
     if output is None and folder is None:
@@ -88,6 +97,8 @@ def convert(
             result = convert_all(run, folder, **options, progress=display)
         elif format == "saved-model":
             result = export_saved_model(run, cast(Path, output), fit_temperature=fit_temperature, progress=display)
+        elif format == "c-array":
+            result = export_c_array(run, cast(Path, output), **options, progress=display)
         else:
             result = convert_run(run, cast(Path, output), quantization=quantization, **options, progress=display)
     if as_json:
@@ -98,6 +109,9 @@ def convert(
     elif isinstance(result, Conversion):
         print(_table(run, [result]))
         print(f"next: charedge generate {shlex.quote(result.file)}")
+    elif isinstance(result, CArray):
+        print(_table(run, [result]))
+        print("next: compile both with the program that docs/microcontrollers.md shows")
     else:
         print(
             f"{result.folder}: a SavedModel of {result.bytes:,} bytes, largest logit difference to Keras "
@@ -114,8 +128,20 @@ def _refuse_meaningless(ctx: typer.Context, option: str) -> None:
         InvalidOption: one was given.
     """
     for name in MEANINGLESS[option]:
-        if "COMMANDLINE" in str(ctx.get_parameter_source(name)):
+        if _given(ctx, name):
             raise InvalidOption(name, f"has no effect with {option}: leave one of them out.")
+
+
+def _given(ctx: typer.Context, name: str) -> bool:
+    return "COMMANDLINE" in str(ctx.get_parameter_source(name))
+
+
+def _title(conversion: Conversion | CArray) -> str:
+    """A file's name and size; of C source, what it takes of a microcontroller."""
+    if isinstance(conversion, Conversion):
+        return f"{Path(conversion.file).name}: {conversion.quantization}, {conversion.bytes:,} bytes"
+    names = f"{Path(conversion.header).name}, {Path(conversion.source).name}"
+    return f"{names}: {conversion.quantization}, {conversion.flash_bytes:,} bytes of flash, {conversion.arena_bytes:,} of arena"
 
 
 def _over(characters: int, run: Path) -> str:
@@ -123,8 +149,8 @@ def _over(characters: int, run: Path) -> str:
     return f"over the first {characters:,} held-out characters of {run}, one stream with the state carried"
 
 
-def _table(run: Path, conversions: Sequence[Conversion]) -> str:
-    """The table: the text measured on; a line for Keras; for each file its name and size, and a line for each interpreter."""
+def _table(run: Path, conversions: Sequence[Conversion | CArray]) -> str:
+    """The table: the text measured on; a line for Keras; for each file its title, and a line for each interpreter."""
     measured = conversions[0].verified[0]
     lines = [
         f"nats/char: nats per character {_over(measured.characters, run)}",
@@ -132,7 +158,7 @@ def _table(run: Path, conversions: Sequence[Conversion]) -> str:
         ROW.format("Keras", f"{measured.reference_nats_per_character:.4f}", *[""] * 5),
     ]
     for conversion in conversions:
-        lines.append(f"{Path(conversion.file).name}: {conversion.quantization}, {conversion.bytes:,} bytes")
+        lines.append(_title(conversion))
         lines += [
             ROW.format(
                 f"  {measured.interpreter} {measured.version}",

@@ -25,10 +25,9 @@ ARENA_ALIGNMENT = 16
 LARGEST_ARENA = 64 * 2**20
 OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 
-
 NOT_INSTALLED = (
-    "tflite-micro is not installed, which tries them on TensorFlow Lite Micro; on x86-64 Linux with Python 3.11, run "
-    "`pip install tflite-micro`."
+    "tflite-micro, which runs a model as a microcontroller does, is not installed; on x86-64 Linux with Python 3.11, run "
+    "`pip install 'charedge[micro]'`."
 )
 
 
