@@ -23,7 +23,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 Rows = list[dict[str, Any]]
 
 NANOGPT_BYTES, NANOGPT_NATS = 42_600_000, 1.4697  # its character model: 10.65 million parameters as float32, windows of 256
-PROFILES = {"float32": 0, "float16": 1, "int8": 2, "int4": 3}
+PROFILES = {"float32": 0, "float16": 1, "int8": 2, "int4": 3, "int8-static": 4}
 """The colour of each profile in a theme."""
 SIZE, DPI = (7.6, 4.4), 160  # inches
 
@@ -42,8 +42,8 @@ class Theme:
 
 
 THEMES = (
-    Theme("light", "#ffffff", "#1f2328", "#818b98", ("#bc4c00", "#8250df", "#0969da", "#1a7f37"), "#cf222e"),
-    Theme("dark", "#0d1117", "#f0f6fc", "#7d8590", ("#f0883e", "#bc8cff", "#58a6ff", "#3fb950"), "#ff7b72"),
+    Theme("light", "#ffffff", "#1f2328", "#818b98", ("#bc4c00", "#8250df", "#0969da", "#1a7f37", "#bf3989"), "#cf222e"),
+    Theme("dark", "#0d1117", "#f0f6fc", "#7d8590", ("#f0883e", "#bc8cff", "#58a6ff", "#3fb950", "#f778ba"), "#ff7b72"),
 )
 
 

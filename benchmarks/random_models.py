@@ -14,7 +14,7 @@ from charedge.runtime.vocabulary import Vocabulary
 VOCABULARY = Vocabulary.of("\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")  # 65, as Shakespeare has
 EMBEDDING_DIM = 256
 DESCRIPTION = Description("benchmark", "", "CC0-1.0", "", "", "NFC", "skip", "\n", {})
-BYTES = {"float32": 4.0, "float16": 4.0, "int8": 1.0, "int4": 0.5}
+BYTES = {"float32": 4.0, "float16": 4.0, "int8": 1.0, "int8-static": 1.0, "int4": 0.5}
 """Of a weight in memory: halves are made float32 when a file is loaded."""
 
 
@@ -28,7 +28,7 @@ def random_model(folder: Path, units: int, quantization: str) -> Path:
     ids = np.random.default_rng(0).integers(1, len(VOCABULARY), 100).astype(np.int32)
     path = folder / f"gru-{units}-{quantization}.tflite"
     unknown_reference = [np.zeros((len(ids) - 1, len(VOCABULARY)), np.float32)]
-    (made,) = build_model_files(random_weights(units), VOCABULARY, DESCRIPTION, [quantization], ids, unknown_reference)
+    (made,) = build_model_files(random_weights(units), VOCABULARY, DESCRIPTION, [quantization], ids, unknown_reference, ids)
     path.write_bytes(made.data)
     return path
 

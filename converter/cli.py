@@ -13,14 +13,16 @@ import typer
 from ..console import JSON, PLAIN, print_json
 from ..display import Display
 from ..runtime.errors import InvalidOption
-from .convert import Conversion, convert_all, export_saved_model
+from .c_array import PROFILE, CArray
+from .convert import Conversion, convert_all, export_c_array, export_saved_model
 from .convert import convert as convert_run
 from .profiles import PROFILES
 
 app = typer.Typer(**PLAIN)
 
-FORMATS = ("tflite", "saved-model")
+FORMATS = ("tflite", "saved-model", "c-array")
 MEANINGLESS = {
+    "--format c-array": ("folder",),
     "--format saved-model": ("folder", "quantization", "tolerance", "name", "author", "license", "notes"),
     "--all": ("output", "quantization"),
 }
@@ -34,18 +36,26 @@ def convert(
     ctx: typer.Context,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by `charedge train`.", show_default=False)],
     output: Annotated[
-        Path | None, typer.Option(metavar="MODEL", help="The .tflite file to write, or the folder of the SavedModel.")
+        Path | None,
+        typer.Option(metavar="MODEL", help="The .tflite file or .h file to write, or the folder of the SavedModel."),
     ] = None,
     folder: Annotated[
         Path | None,
         typer.Option("--all", metavar="DIR", help="Write a file of every quantization here, and a comparison."),
     ] = None,
     quantization: Annotated[
-        str, typer.Option(metavar="|".join(PROFILES), help="How the weights are stored; int4 runs on LiteRT only.")
+        str,
+        typer.Option(
+            metavar="|".join(PROFILES),
+            help="How the weights are stored; int8-static also runs on microcontrollers, int4 on LiteRT only.",
+        ),
     ] = "int8",
     format: Annotated[
         str,
-        typer.Option(metavar="|".join(FORMATS), help="A model file for devices, or a SavedModel for TensorFlow."),
+        typer.Option(
+            metavar="|".join(FORMATS),
+            help="A model file for devices, a SavedModel for TensorFlow, or C source for microcontrollers.",
+        ),
     ] = "tflite",
     tolerance: Annotated[
         float | None,
@@ -69,9 +79,11 @@ def convert(
 ) -> None:
     """Convert a run to one .tflite file, and verify it on every interpreter installed here."""
     if format not in FORMATS:
-        raise InvalidOption("format", f"{format} is unknown: choose {' or '.join(FORMATS)}.")
-    if format == "saved-model":
-        _refuse_meaningless(ctx, "--format saved-model")
+        raise InvalidOption("format", f"{format} is unknown: choose {', '.join(FORMATS)}.")
+    if f"--format {format}" in MEANINGLESS:
+        _refuse_meaningless(ctx, f"--format {format}")
+    if format == "c-array" and _given(ctx, "quantization") and quantization != PROFILE:
+        raise InvalidOption("quantization", f"{quantization} does not run on microcontrollers: leave it out with --format c-array.")
     if folder is not None:
         _refuse_meaningless(ctx, "--all")
     if output is None and folder is None:
@@ -83,6 +95,8 @@ def convert(
             result = convert_all(run, folder, **options, progress=display)
         elif format == "saved-model":
             result = export_saved_model(run, cast(Path, output), fit_temperature=fit_temperature, progress=display)
+        elif format == "c-array":
+            result = export_c_array(run, cast(Path, output), **options, progress=display)
         else:
             result = convert_run(run, cast(Path, output), quantization=quantization, **options, progress=display)
     if as_json:
@@ -93,6 +107,9 @@ def convert(
     elif isinstance(result, Conversion):
         print(_table([result]))
         print(f"next: charedge generate {shlex.quote(result.file)}")
+    elif isinstance(result, CArray):
+        print(_table([result]))
+        print("next: compile both with the program that docs/microcontrollers.md shows")
     else:
         print(
             f"{result.folder}: a SavedModel of {result.bytes:,} bytes; {result.nats_per_character:.4f} nats/character over "
@@ -107,16 +124,28 @@ def _refuse_meaningless(ctx: typer.Context, option: str) -> None:
         InvalidOption: something was given that would do nothing beside this option.
     """
     for name in MEANINGLESS[option]:
-        if "COMMANDLINE" in str(ctx.get_parameter_source(name)):
+        if _given(ctx, name):
             raise InvalidOption(name, f"has no effect with {option}: leave one of them out.")
 
 
-def _table(conversions: Sequence[Conversion]) -> str:
-    """A line for Keras; then for each file its name and size, and a line for each interpreter that it was measured on."""
+def _given(ctx: typer.Context, name: str) -> bool:
+    return "COMMANDLINE" in str(ctx.get_parameter_source(name))
+
+
+def _title(conversion: Conversion | CArray) -> str:
+    """A file's name and size; of C source, what it takes of a microcontroller."""
+    if isinstance(conversion, Conversion):
+        return f"{Path(conversion.file).name}: {conversion.quantization}, {conversion.bytes:,} bytes"
+    names = f"{Path(conversion.header).name}, {Path(conversion.source).name}"
+    return f"{names}: {conversion.quantization}, {conversion.flash_bytes:,} bytes of flash, {conversion.arena_bytes:,} of arena"
+
+
+def _table(conversions: Sequence[Conversion | CArray]) -> str:
+    """A line for Keras; then for each file its title, and a line for each interpreter that it was measured on."""
     reference = conversions[0].verified[0].reference_nats_per_character
     lines = [ROW.format(*HEADINGS), ROW.format("Keras", f"{reference:.4f}", *[""] * 5)]
     for conversion in conversions:
-        lines.append(f"{Path(conversion.file).name}: {conversion.quantization}, {conversion.bytes:,} bytes")
+        lines.append(_title(conversion))
         lines += [
             ROW.format(
                 f"  {measured.interpreter} {measured.version}",

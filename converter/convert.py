@@ -5,6 +5,7 @@ TensorFlow is imported when a function is called, not before.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -16,11 +17,14 @@ from typing import TYPE_CHECKING
 
 from ..runtime.errors import CharedgeError, InvalidOption
 from ..runtime.manifest import RequiredInterpreter
+from ..runtime.model_file import ModelFile, parse_model_file
 from ..runtime.progress import Progress, Report, no_progress
 from ..runtime.text import harmless
+from ..trainer.config import GATES
 from ..trainer.installation import require_installed, require_tensorflow
 from ..trainer.run import Run
-from .outputs import check_file, check_folder, check_saved_model, write_file
+from .c_array import PROFILE, CArray, c_source, flash_bytes, require_fits, require_header_name, require_own
+from .outputs import check_file, check_folder, check_saved_model, write_file, write_files
 from .profiles import PROFILES
 
 if TYPE_CHECKING:
@@ -179,6 +183,55 @@ def export_saved_model(
     return write_saved_model(run, output, fit_temperature, progress)
 
 
+def export_c_array(
+    run: Run | str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    tolerance: float | None = None,
+    fit_temperature: bool = False,
+    name: str | None = None,
+    author: str = "unspecified",
+    license: str = "unspecified",
+    notes: str = "",
+    progress: Progress = no_progress,
+) -> CArray:
+    """Convert a run's best weights to C source for microcontrollers: a header, and the constants in a .c file beside it.
+
+    The model is that of `quantization="int8-static"`, measured as `convert` measures it.
+
+    Args:
+        run, tolerance, fit_temperature, name, author, license, notes, progress: as for `convert`.
+        output: the header to write, a C identifier and `.h`; all names in it begin with that identifier. Missing parent folders
+            are made. A header that is there is replaced as a whole, and so is a .c file that charedge wrote.
+
+    Returns:
+        The files, what they take of a microcontroller's memory, and the measurements.
+
+    Raises:
+        InvalidOption: an argument has a value that it cannot have, or `output` is in the run.
+        CharedgeError: as `convert`; or the model is too large for a microcontroller's flash, tflite-micro is not installed, or the
+            .c file beside `output` is not charedge's.
+    """
+    run, output = _run(run), _path("output", output)
+    _check_options(tolerance, fit_temperature, name, author, license, notes, progress)
+    require_header_name("output", output)
+    source = output.with_suffix(".c")
+    check_file("output", output, run)
+    check_file("output", source, run)
+    require_own("output", source)
+    require_fits(output, _weight_bytes(run))
+    require_installed("convert", "convert")
+    _require_micro(output)
+    texts = {"name": name, "author": author, "license": license, "notes": notes}
+    (built,) = _build(run, [PROFILE], texts, fit_temperature, progress)
+    _require_quality(built, output, tolerance)
+    file = parse_model_file(io.BytesIO(built.data), output)
+    require_fits(output, len(file.flatbuffer))
+    header_text, source_text = c_source(file, output.stem)
+    write_files("output", output.parent, {output.name: header_text.encode(), source.name: source_text.encode()})
+    return _c_array(built, file, output, source)
+
+
 def _run(run: Run | str | os.PathLike[str]) -> Run:
     return run if isinstance(run, Run) else Run(_path("run", run, "a Run or the path of a run folder"))
 
@@ -309,6 +362,31 @@ def _conversion(built: Built, path: Path) -> Conversion:
         interpreters=tuple(built.interpreters),
         verified=tuple(built.measurements),
     )
+
+
+def _c_array(built: Built, file: ModelFile, header: Path, source: Path) -> CArray:
+    micro = file.manifest.microcontroller
+    assert micro is not None, "it is required before the model is built"
+    return CArray(str(header), str(source), built.quantization, flash_bytes(file), micro.arena_bytes, tuple(built.measurements))
+
+
+def _weight_bytes(run: Run) -> int:
+    """The 8-bit weights of a run's network, without reading them: nearly all of its model file."""
+    config, tokens = run.config(), len(run.vocabulary())
+    columns = GATES[config.cell] * config.units
+    table = min(tokens * columns, (tokens + columns) * config.embedding_dim)  # folded, or the embedding and the first input matrix
+    return table + (2 * config.layers - 1) * config.units * columns + config.units * tokens
+
+
+def _require_micro(output: Path) -> None:
+    """
+    Raises:
+        CharedgeError: TensorFlow Lite Micro is not installed, so that nothing says how much memory a model needs.
+    """
+    from .microcontroller import NOT_INSTALLED, installed_micro
+
+    if installed_micro() is None:
+        raise CharedgeError(f"{output} was not written: {NOT_INSTALLED}")
 
 
 def _write_comparison(folder: Path, name: str, results: Sequence[Built], conversions: Sequence[Conversion]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,17 +20,14 @@ from ..runtime.interpreter import Installed, Step
 from .profiles import MICRO
 
 ARENA_MARGIN = 0.1
-"""Of what the allocator used here: on a 32-bit processor its tables are smaller, but kernels made for that processor may ask for
-room of their own."""
+"""Of the smallest arena that is enough here: a 32-bit processor's tables are smaller, but kernels made for it may ask for more."""
 ARENA_ALIGNMENT = 16
 LARGEST_ARENA = 64 * 2**20
-USED = re.compile(rb"Arena allocation total (\d+) bytes")
 OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 
-
 NOT_INSTALLED = (
-    "tflite-micro is not installed, which tries them on TensorFlow Lite Micro; on x86-64 Linux with Python 3.11, run "
-    "`pip install tflite-micro`."
+    "tflite-micro, which runs a model as a microcontroller does, is not installed; on x86-64 Linux with Python 3.11, run "
+    "`pip install 'charedge[micro]'`."
 )
 
 
@@ -65,12 +61,15 @@ class MicroStep(Step):
             CharedgeError: TensorFlow Lite Micro does not take the file.
         """
         self.interpreter, self.vocabulary_size, self.state_size = interpreter, vocabulary_size, state_size
-        runtime = importlib.import_module("tflite_micro").runtime
+        self._flatbuffer = flatbuffer
         with _captured_stderr() as messages:
             try:
-                self._interpreter: Any = runtime.Interpreter.from_bytes(flatbuffer, arena_size=LARGEST_ARENA)
+                self._interpreter = self._load(LARGEST_ARENA)
             except RuntimeError:
                 raise CharedgeError(f"{interpreter} does not take the model ({_last_line(messages())}).") from None
+
+    def _load(self, arena_size: int) -> Any:
+        return importlib.import_module("tflite_micro").runtime.Interpreter.from_bytes(self._flatbuffer, arena_size=arena_size)
 
     def advance(self, tokens: np.ndarray, state: np.ndarray, logits: np.ndarray) -> None:
         """Run one step of one row.
@@ -87,13 +86,21 @@ class MicroStep(Step):
         state[...] = self._interpreter.get_output(1)
 
     def arena_bytes(self) -> int:
-        """The memory that the model needs, as the allocator counts it here, with a margin of 10 % and rounded up to 16 bytes."""
-        with _captured_stderr() as messages:
-            self._interpreter.print_allocations()
-            found = USED.search(messages())
-        if found is None:
-            raise CharedgeError(f"{self.interpreter} does not say how much memory the model needs: install another version of it.")
-        return -(-int(int(found.group(1)) * (1 + ARENA_MARGIN)) // ARENA_ALIGNMENT) * ARENA_ALIGNMENT
+        """The memory that the model needs beside its bytes, with a margin of 10 %: a multiple of 16.
+
+        It is the smallest arena in which the allocator succeeds here. What it says to have used in the end is less, since planning
+        takes room of its own.
+        """
+        enough, too_small = LARGEST_ARENA, 0
+        with _captured_stderr():
+            while enough - too_small > ARENA_ALIGNMENT:
+                size = (enough + too_small) // 2
+                try:
+                    self._load(size)
+                    enough = size
+                except RuntimeError:
+                    too_small = size
+        return -(-int(enough * (1 + ARENA_MARGIN)) // ARENA_ALIGNMENT) * ARENA_ALIGNMENT
 
 
 def _last_line(messages: bytes) -> str:

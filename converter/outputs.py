@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..runtime.errors import CharedgeError, InvalidOption
-from ..runtime.files import write_atomically
+from ..runtime.files import partial_folder, write_atomically
 from ..trainer.outputs import require_outside
 from ..trainer.run import Run
 from .folders import is_saved_model
@@ -29,7 +30,7 @@ def check_file(field: str, output: Path, run: Run) -> None:
     _require_outside(field, output, run)
     with _as_sentence(field, output):
         if output.is_dir():
-            raise CharedgeError(f"`{field}` {output} is a folder: give the name of a .tflite file.")
+            raise CharedgeError(f"`{field}` {output} is a folder: give the name of a file.")
         if output.exists() and not output.is_file():
             raise CharedgeError(f"`{field}` {output} is not a regular file: give another name.")  # /dev/null stays
         _require_writable(field, output, output.absolute().parent)
@@ -81,6 +82,57 @@ def write_file(field: str, path: Path, data: bytes) -> None:
         write_atomically(path, data)
     except OSError as error:
         raise CharedgeError(f"`{field}` {path} cannot be written ({error.strerror}): choose another place.") from None
+
+
+def write_files(field: str, folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write several files into a folder, all of them or none, and make the folder.
+
+    A process that is killed between the renames at the end leaves some of them new and some old.
+
+    Args:
+        field: the argument that named them.
+        folder: where they are written.
+        contents: by the files' names.
+
+    Raises:
+        CharedgeError: one cannot be written; what is in their places stays.
+    """
+    path = folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with partial_folder(folder) as partial:
+            for name, data in contents.items():
+                path = folder / name
+                write_atomically(partial / name, data)
+                if os.path.lexists(path):
+                    shutil.copy2(path, _kept(partial, name), follow_symlinks=False)
+            _put_in_place(partial, folder, list(contents))
+    except OSError as error:
+        path = Path(error.filename2 or path)  # the place of a rename
+        raise CharedgeError(f"`{field}` {path} cannot be written ({error.strerror}): choose another place.") from None
+
+
+def _kept(partial: Path, name: str) -> Path:
+    return partial / f"{name}.old"
+
+
+def _put_in_place(partial: Path, folder: Path, names: Sequence[str]) -> None:
+    """Rename files from one folder into another; if one cannot be, put back what was there.
+
+    Raises:
+        OSError: a file cannot be renamed.
+    """
+    try:
+        for name in names:
+            (partial / name).replace(folder / name)
+    except BaseException:
+        for name in names:
+            with suppress(OSError):
+                if os.path.lexists(_kept(partial, name)):
+                    _kept(partial, name).replace(folder / name)
+                elif not (partial / name).exists():
+                    (folder / name).unlink()
+        raise
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from .interrupts import HANGUP, Interrupted, deferred_interrupts
 from .text import read_chunks, split_lines
 
 if TYPE_CHECKING:
+    from .manifest import Manifest
     from .model import Model
     from .saved_text import SavedText
     from .vocabulary import Vocabulary
@@ -255,7 +256,7 @@ def info(model: MODEL, as_json: JSON = False) -> None:
     manifest = contents.manifest
     size = model.stat().st_size
     if as_json:
-        print_json({"file": str(model), "bytes": size, **asdict(manifest)})
+        print_json({"file": str(model), "bytes": size, **manifest.to_dict()})
         return
     layers = f"{manifest.cell.upper()} {manifest.layers} x {manifest.units}"
     table = "input table folded" if manifest.input_table_folded else "embedding kept apart"
@@ -264,7 +265,7 @@ def info(model: MODEL, as_json: JSON = False) -> None:
         ("file", f"{size:,} bytes, {manifest.quantization}, {table}"),
         ("made by", f"{manifest.created_by}, trained until {manifest.created}, licence {manifest.license}"),
         ("text", f"normalised to {manifest.normalization}, unknown characters: {manifest.unknown}"),
-        ("runs on", " or ".join(f"{entry.name} {entry.minimum_version} and later" for entry in manifest.interpreters)),
+        *(("runs on", place) for place in _places(manifest)),
         *(
             (
                 "verified",
@@ -278,6 +279,18 @@ def info(model: MODEL, as_json: JSON = False) -> None:
     ]
     for label, value in rows:
         print(f"{label:<12} {value}")
+
+
+def _places(manifest: Manifest) -> Iterator[str]:
+    """Where a file may run: on computers, in a browser, on a microcontroller."""
+    from .interpreter import INT4, MODULES
+
+    micro = manifest.microcontroller
+    yield " or ".join(f"{entry.name} {entry.minimum_version} and later" for entry in manifest.interpreters if entry.name in MODULES)
+    if manifest.quantization != INT4:
+        yield "a browser, with LiteRT.js, or in the page of `charedge convert --format html`"
+    if micro:
+        yield f"microcontrollers, with TensorFlow Lite Micro: an arena of {micro.arena_bytes:,} bytes beside the file"
 
 
 def _shown_vocabulary(vocabulary: Vocabulary) -> str:

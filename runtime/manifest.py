@@ -110,11 +110,16 @@ class Manifest:
     microcontroller: Microcontroller | None = None
     """If the file was tried on TensorFlow Lite Micro."""
 
-    def to_json(self) -> bytes:
+    def to_dict(self) -> dict[str, Any]:
+        """The manifest as JSON's types, without what the file does not say."""
         values = asdict(self)
         if self.microcontroller is None:
             del values["microcontroller"]
-        return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
+        return values
+
+    def to_json(self) -> bytes:
+        """The bytes of `charedge.json`."""
+        return (json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def parse_manifest(data: bytes, path: Path) -> Manifest:

@@ -116,7 +116,7 @@ def test_the_result_is_what_the_command_prints(run, command_line, tmp_path):
 def test_all_quantizations_give_what_the_command_prints(run, command_line, tmp_path):
     printed = json.loads(command_line("convert", run, "--all", tmp_path / "all", "--name", "m", "--json").stdout)
     results = convert_all(Run(run), tmp_path / "all", name="m")
-    assert [result.quantization for result in results] == ["float32", "float16", "int8", "int4"]
+    assert [result.quantization for result in results] == ["float32", "float16", "int8", "int8-static", "int4"]
     assert without_time({"files": json.loads(json.dumps([asdict(result) for result in results]))}) == without_time(printed)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
+from charedge.converter.microcontroller import installed_micro
 
 MANIFEST_KEYS = [
     *("format_version", "name", "created_by", "created", "license", "cell", "layers", "units", "embedding_dim", "state_size"),
@@ -16,7 +17,7 @@ MANIFEST_KEYS = [
 ]
 
 
-@pytest.fixture(params=["float32", "float16", "int8", "int4"])
+@pytest.fixture(params=["float32", "float16", "int8", "int8-static", "int4"])
 def made(models, request):
     return models(quantization=request.param, cell="lstm", layers=2)
 
@@ -46,14 +47,16 @@ def test_the_zip_begins_where_the_flatbuffer_ends(made):
 def test_the_manifest_is_as_the_format_says(made):
     _, flatbuffer, _, files = read(made.path)
     manifest = json.loads(files["charedge.json"])
-    assert list(manifest) == MANIFEST_KEYS
+    static = manifest["quantization"] == "int8-static"
+    assert [key for key in manifest if key != "microcontroller"] == MANIFEST_KEYS
+    assert ("microcontroller" in manifest) == (static and installed_micro() is not None)
     assert manifest["format_version"] == 1
     assert manifest["flatbuffer_sha256"] == hashlib.sha256(flatbuffer).hexdigest()
     assert (manifest["cell"], manifest["layers"], manifest["units"], manifest["state_size"]) == ("lstm", 2, 24, 96)
     assert manifest["vocabulary_size"] == files["vocabulary.txt"].count(b"\n") == len(made.vocabulary)
     portable = manifest["quantization"] != "int4"
     names = {"ai-edge-litert", "tflite-runtime"} if portable else {"ai-edge-litert"}
-    assert {entry["name"] for entry in manifest["interpreters"]} == names
+    assert {entry["name"] for entry in manifest["interpreters"]} - {"tflite-micro"} == names
     assert len(manifest["probe"]["token_ids"]) == 64
     assert manifest["verified"][0]["interpreter"] == "ai-edge-litert"
 

@@ -20,7 +20,7 @@ LITERT, TFLITE = ({name: EITHER[name]} for name in EITHER)
 
 
 @pytest.mark.parametrize("shape", [{}, {"cell": "lstm", "layers": 2}], ids=["gru", "lstm"])
-@pytest.mark.parametrize("quantization", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("quantization", ["float32", "float16", "int8", "int8-static"])
 def test_both_interpreters_agree(models, process, tflite_runtime_python, tmp_path, quantization, shape):
     made = models(quantization=quantization, units=96, **shape)
     text = tmp_path / "text.txt"
@@ -63,7 +63,7 @@ for quantization in sys.argv[2:]:
     print(quantization, *(f"{m.quality.interpreter}={m.quality.loss:.6f}" for m in result.measurements))
 """
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "tests")}
-    arguments = [tflite_runtime_python, "-c", program, tmp_path, "float32", "float16", "int8", "int4"]
+    arguments = [tflite_runtime_python, "-c", program, tmp_path, "float32", "float16", "int8", "int8-static", "int4"]
     result = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment)
     assert result.returncode == 0, result.stderr
     for line in result.stdout.splitlines():
