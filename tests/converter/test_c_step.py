@@ -1,6 +1,9 @@
 """The C step: on this machine against numpy, and on emulated microcontrollers against this machine, to the last bit."""
 
 import re
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import c_programs
 import numpy as np
@@ -8,11 +11,13 @@ import pytest
 import reference
 from c_programs import BOARDS, C99, CPP17, STEP, WARNINGS, Error, Library, run
 from charedge.converter.activation_scales import activation_scales
+from charedge.converter.convert import export_c_array
 from charedge.converter.profiles import PROFILES
 from charedge.converter.quantization import Statistics, quantize
 from charedge.converter.step import Weights, build_step
 from charedge.runtime.bundled import NAMES, find_model
 from charedge.runtime.model_file import read_model_file
+from conftest import REPOSITORY
 
 
 def needs(*programs):
@@ -238,3 +243,116 @@ def test_a_microcontroller_writes_what_this_machine_writes_to_the_last_bit(tmp_p
     assert (found.score, found.logits, found.text) == (expected.score, expected.logits, expected.text)
     assert len(set(found.text)) > 10
     assert min(found.text) > 0
+
+
+LOOP = """
+#include "bard.h"
+#include "charedge_step.h"
+#include <stdio.h>
+#include <string.h>
+static charedge_model model;
+static float state[BARD_STATE_SIZE], logits[BARD_VOCABULARY_SIZE], nats;
+static int8_t scratch[BARD_SCRATCH_BYTES];
+int main(void)
+{
+    int i;
+    uint32_t token = 1, random = 1;
+    charedge_error error;
+    %s
+    return error != CHAREDGE_OK || nats > 9.0f;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(train, process, tmp_path_factory):
+    """What `charedge convert --format c` writes of a run, and what it prints."""
+    folder = tmp_path_factory.mktemp("exported") / "a new folder"
+    result = process("convert", train().path, "--format", "c", "--output", folder / "bard.h")
+    assert result.returncode == 0, result.stderr
+    return SimpleNamespace(folder=folder, run=train().path, printed=result.stdout)
+
+
+def test_the_command_writes_the_model_the_step_and_an_example(exported):
+    names = {"bard.c", "bard.h", "charedge_step.c", "charedge_step.h", "main.c"}
+    assert {path.name for path in exported.folder.iterdir()} == names
+    assert (exported.folder / STEP.name).read_bytes() == STEP.read_bytes()
+    assert "int8-static" in exported.printed
+
+
+@both
+@pytest.mark.parametrize(("compiler", "language"), [("gcc", C99), ("g++", CPP17)])
+def test_what_the_command_writes_compiles_without_warnings_and_writes_text(exported, tmp_path, compiler, language):
+    sources = [exported.folder / name for name in ("main.c", "bard.c", "charedge_step.c")]
+    run(compiler, *language, *WARNINGS, "-O2", *sources, "-o", tmp_path / "bard")
+    text = run(tmp_path / "bard")
+    assert len(text) == 200 + 1
+    assert "[UNK]" not in text
+
+
+@here
+def test_the_loop_on_the_page_writes_text(exported, tmp_path):
+    (loop,) = re.findall(r"```c\n(.*?)```", (REPOSITORY / "docs" / "microcontrollers-c.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "main.c").write_text(LOOP % loop)
+    sources = [tmp_path / "main.c", *(exported.folder / name for name in ("bard.c", "charedge_step.c"))]
+    run("gcc", *C99, *WARNINGS, "-I", exported.folder, *sources, "-o", tmp_path / "bard")
+    assert len(run(tmp_path / "bard")) == 200
+
+
+@here
+def test_the_command_says_how_to_compile_the_example(exported):
+    line = next(line for line in exported.printed.splitlines() if line.startswith("next: "))
+    assert len(run("sh", "-c", line.removeprefix("next: "))) == 200 + 1
+
+
+@emulated
+@pytest.mark.parametrize("processor", BOARDS)
+def test_what_the_command_writes_runs_on_a_microcontroller_and_writes_the_same_text(exported, tmp_path, processor):
+    sources = [exported.folder / name for name in ("main.c", "bard.c", "charedge_step.c")]
+    board = c_programs.build_for_board(tmp_path / "board", processor, *sources)
+    assert c_programs.emulate(board, processor) == run(c_programs.build_for_host(tmp_path / "host", *sources))
+
+
+@here
+def test_an_example_whose_model_is_not_the_probes_stops(exported, tmp_path):
+    text = (exported.folder / "bard.h").read_text()
+    changed = re.sub(r"(BARD_PROBE_NATS) .*", r"\1 0.5", text)
+    (tmp_path / "bard.h").write_text(changed)
+    sources = [exported.folder / name for name in ("bard.c", "charedge_step.c")]
+    (tmp_path / "main.c").write_bytes((exported.folder / "main.c").read_bytes())
+    run("gcc", "-O2", "-I", tmp_path, "-I", exported.folder, tmp_path / "main.c", *sources, "-o", tmp_path / "bard")
+    done = subprocess.run([tmp_path / "bard"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == "the probe failed: this machine does not compute what was verified\n"
+
+
+def test_an_example_that_is_there_stays(exported, tmp_path):
+    (tmp_path / "main.c").write_text("int main(void) { return 0; }\n")
+    export_c_array(exported.run, tmp_path / "bard.h", step=True)
+    assert (tmp_path / "main.c").read_text() == "int main(void) { return 0; }\n"
+    assert (tmp_path / "charedge_step.c").exists()
+
+
+def test_the_step_needs_no_tflite_micro(exported, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tflite_micro", None)
+    result = export_c_array(exported.run, tmp_path / "bard.h", step=True)
+    assert result.arena_bytes is None
+    header = (tmp_path / "bard.h").read_text()
+    assert "BARD_SCRATCH_BYTES 96\n" in header  # 2 x 48 units, the table folded
+    assert "ARENA" not in header
+
+
+@pytest.mark.parametrize("name", ["main.h", "charedge_step.h"])
+def test_a_header_with_the_name_of_the_step_or_the_example_is_refused(request, tmp_path, name):
+    command_line = request.getfixturevalue("charedge")
+    result = command_line("convert", tmp_path / "no-run", "--format", "c", "--output", tmp_path / name)
+    assert result.status == 2
+    assert "choose another name" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_quantization_is_refused(request, tmp_path):
+    options = ("--format", "c", "--quantization", "int4", "--output", tmp_path / "bard.h")
+    result = request.getfixturevalue("charedge")("convert", tmp_path / "no-run", *options)
+    assert result.status == 2
+    assert "--quantization int4 does not run on microcontrollers" in result.stderr
