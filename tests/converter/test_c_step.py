@@ -292,7 +292,7 @@ def test_what_the_command_writes_compiles_without_warnings_and_writes_text(expor
 
 @here
 def test_the_loop_on_the_page_writes_text(exported, tmp_path):
-    (loop,) = re.findall(r"```c\n(.*?)```", (REPOSITORY / "docs" / "microcontrollers-c.md").read_text(encoding="utf-8"), re.DOTALL)
+    (loop,) = re.findall(r"```c\n(.*?)```", (REPOSITORY / "docs" / "microcontrollers.md").read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "main.c").write_text(LOOP % loop)
     sources = [tmp_path / "main.c", *(exported.folder / name for name in ("bard.c", "charedge_step.c"))]
     run("gcc", *C99, *WARNINGS, "-I", exported.folder, *sources, "-o", tmp_path / "bard")

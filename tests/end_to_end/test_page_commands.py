@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 from importlib.metadata import metadata
+from importlib.util import find_spec
 
 import pytest
 from conftest import REPOSITORY
@@ -44,6 +45,8 @@ def workplace(tmp_path, monkeypatch, corpus):
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.usefixtures("workplace")
 def test_our_commands_on_a_page_run(page, process):
+    if page == "docs/microcontrollers.md" and find_spec("tflite_micro") is None:
+        pytest.skip("needs tflite-micro: pip install 'charedge[micro]'")
     for number, words in enumerate(commands_of(page)):
         if words[0] == "charedge":
             command, *arguments = [word.replace("/shared/", f"shared{number}/") for word in words[1:]]
@@ -89,7 +92,7 @@ CHECKS = {
     "python": run_python,
     "python3": run_python,
     "charedge": nothing,  # run above
-    **dict.fromkeys((".", "apt", "export", "journalctl"), nothing),
+    **dict.fromkeys((".", "apt", "arm-none-eabi-gcc", "arm-none-eabi-size", "export", "journalctl"), nothing),
     **dict.fromkeys(("cd", "gcc", "./bard"), nothing),  # run in test_c_step.py, as the command line prints them
 }
 
@@ -102,7 +105,8 @@ def test_the_other_commands_on_a_page_ask_for_what_there_is(page):
 
 
 def test_every_block_of_the_pages_is_of_a_kind_that_is_tested():
-    """sh here; console, python and text in test_pages.py, the format's reader in test_file_format_page.py, c in test_c_step.py."""
+    """sh here; console, python and text in test_pages.py, the format's reader in test_file_format_page.py, c in
+    test_c_step.py, cpp in test_microcontroller_page.py."""
     for page in PAGES:
         kinds = re.findall(r"^ *```(\w*)\n(?:.*\n)*? *```$", (REPOSITORY / page).read_text(encoding="utf-8"), re.MULTILINE)
-        assert set(kinds) <= {"sh", "console", "python", "text", "c"}, page
+        assert set(kinds) <= {"sh", "console", "python", "text", "c", "cpp"}, page
