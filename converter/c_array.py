@@ -54,8 +54,8 @@ class CArray:
     quantization: str
     flash_bytes: int
     """Of all the constants: the model, the vocabulary, the start text and the probe."""
-    arena_bytes: int
-    """Memory that TensorFlow Lite Micro needs, with a margin of 10 %."""
+    arena_bytes: int | None
+    """Memory that TensorFlow Lite Micro needs, with a margin of 10 %; None where it is not installed."""
     verified: tuple[Measurement, ...]
     """Quality and speed on each interpreter that is installed here, TensorFlow Lite Micro included."""
 
@@ -111,7 +111,7 @@ def c_source(file: ModelFile, name: str) -> tuple[str, str]:
     """A header and the source that belongs to it.
 
     Args:
-        file: a model that was tried on TensorFlow Lite Micro.
+        file: a model of int8 weights; one that was not tried on TensorFlow Lite Micro has no arena and no operators.
         name: of the header without its `.h`; everything in it begins with this name.
 
     Returns:
@@ -128,12 +128,9 @@ def flash_bytes(file: ModelFile) -> int:
 
 def _header(file: ModelFile, name: str) -> str:
     manifest, upper = file.manifest, name.upper()
-    micro = manifest.microcontroller
-    assert micro is not None, "the model was not tried on TensorFlow Lite Micro"
-    methods = [_method(operator) for operator in micro.operators]
-    operators = " \\\n".join(f"  X({method})" for method in methods)
+    inputs = manifest.units if manifest.input_table_folded else max(manifest.units, manifest.embedding_dim)
     return f"""\
-{MARK.decode()}: a {manifest.cell.upper()} of {manifest.layers} x {manifest.units} units for TensorFlow Lite Micro.
+{MARK.decode()}: a {manifest.cell.upper()} of {manifest.layers} x {manifest.units} units for microcontrollers.
  *
  * Inputs:  0 token  int32   [1]
  *          1 state  float32 [1, {upper}_STATE_SIZE]; zeros before the first character
@@ -156,14 +153,10 @@ def _header(file: ModelFile, name: str) -> str:
 #define {upper}_VOCABULARY_SIZE {len(file.vocabulary)}
 #define {upper}_STATE_SIZE {manifest.state_size}
 
-/* Of the tensor arena, which must be aligned to 16; what the interpreter needed where the model was converted, and 10 % more. */
-#define {upper}_ARENA_BYTES {micro.arena_bytes}
+/* Of the scratch memory of charedge_step.h. */
+#define {upper}_SCRATCH_BYTES {manifest.units + inputs}
 
-/* The methods of tflite::MicroMutableOpResolver<{upper}_OPERATOR_COUNT> to call. */
-#define {upper}_OPERATOR_COUNT {len(methods)}
-#define {upper}_OPERATORS(X) \\
-{operators}
-
+{_for_tflite_micro(file, upper)}\
 /* Text must be in this Unicode form. Characters outside the vocabulary: 1 leaves them out, 0 feeds token 0, `[UNK]`. */
 #define {upper}_NORMALIZATION "{manifest.normalization}"
 #define {upper}_SKIP_UNKNOWN {int(manifest.unknown == "skip")}
@@ -189,6 +182,25 @@ extern const int32_t {name}_probe[{upper}_PROBE_LENGTH];
 #endif
 
 #endif
+"""
+
+
+def _for_tflite_micro(file: ModelFile, upper: str) -> str:
+    """The part of the header that only TensorFlow Lite Micro needs, if the model was tried on it."""
+    micro = file.manifest.microcontroller
+    if micro is None:
+        return ""
+    methods = [_method(operator) for operator in micro.operators]
+    operators = " \\\n".join(f"  X({method})" for method in methods)
+    return f"""\
+/* Of the tensor arena, which must be aligned to 16; what the interpreter needed where the model was converted, and 10 % more. */
+#define {upper}_ARENA_BYTES {micro.arena_bytes}
+
+/* The methods of tflite::MicroMutableOpResolver<{upper}_OPERATOR_COUNT> to call. */
+#define {upper}_OPERATOR_COUNT {len(methods)}
+#define {upper}_OPERATORS(X) \\
+{operators}
+
 """
 
 

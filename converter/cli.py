@@ -20,8 +20,9 @@ from .profiles import PROFILES
 
 app = typer.Typer(**PLAIN)
 
-FORMATS = ("tflite", "saved-model", "c-array")
+FORMATS = ("tflite", "saved-model", "c", "c-array")
 MEANINGLESS = {
+    "--format c": ("folder",),
     "--format c-array": ("folder",),
     "--format saved-model": ("folder", "quantization", "tolerance", "name", "author", "license", "notes"),
     "--all": ("output", "quantization"),
@@ -56,7 +57,8 @@ def convert(
         str,
         typer.Option(
             metavar="|".join(FORMATS),
-            help="Model file for devices, SavedModel for TensorFlow, or C source for microcontrollers.",
+            help="Model file for devices, SavedModel for TensorFlow, C source for microcontrollers that runs by itself, or the "
+            "constants alone for TensorFlow Lite Micro.",
         ),
     ] = "tflite",
     tolerance: Annotated[
@@ -84,8 +86,10 @@ def convert(
         raise InvalidOption("format", f"{format} is unknown: choose {', '.join(FORMATS)}.")
     if f"--format {format}" in MEANINGLESS:
         _refuse_meaningless(ctx, f"--format {format}")
-    if format == "c-array" and _given(ctx, "quantization") and quantization != PROFILE:
-        raise InvalidOption("quantization", f"{quantization} does not run on microcontrollers: leave it out with --format c-array.")
+    if format in ("c", "c-array") and _given(ctx, "quantization") and quantization != PROFILE:
+        raise InvalidOption(
+            "quantization", f"{quantization} does not run on microcontrollers: leave it out with --format {format}."
+        )
     if folder is not None:
         _refuse_meaningless(ctx, "--all")
     if output is None and folder is None:
@@ -97,8 +101,8 @@ def convert(
             result = convert_all(run, folder, **options, progress=display)
         elif format == "saved-model":
             result = export_saved_model(run, cast(Path, output), fit_temperature=fit_temperature, progress=display)
-        elif format == "c-array":
-            result = export_c_array(run, cast(Path, output), **options, progress=display)
+        elif format in ("c", "c-array"):
+            result = export_c_array(run, cast(Path, output), **options, step=format == "c", progress=display)
         else:
             result = convert_run(run, cast(Path, output), quantization=quantization, **options, progress=display)
     if as_json:
@@ -111,7 +115,9 @@ def convert(
         print(f"next: charedge generate {shlex.quote(result.file)}")
     elif isinstance(result, CArray):
         print(_table(run, [result]))
-        print("next: compile both with the program that docs/microcontrollers.md shows")
+        print(
+            _compile_command(result) if format == "c" else "next: compile both with the program that docs/microcontrollers.md shows"
+        )
     else:
         print(
             f"{result.folder}: a SavedModel of {result.bytes:,} bytes, largest logit difference to Keras "
@@ -141,7 +147,15 @@ def _title(conversion: Conversion | CArray) -> str:
     if isinstance(conversion, Conversion):
         return f"{Path(conversion.file).name}: {conversion.quantization}, {conversion.bytes:,} bytes"
     names = f"{Path(conversion.header).name}, {Path(conversion.source).name}"
-    return f"{names}: {conversion.quantization}, {conversion.flash_bytes:,} bytes of flash, {conversion.arena_bytes:,} of arena"
+    arena = "" if conversion.arena_bytes is None else f", {conversion.arena_bytes:,} of arena"
+    return f"{names}: {conversion.quantization}, {conversion.flash_bytes:,} bytes of flash{arena}"
+
+
+def _compile_command(result: CArray) -> str:
+    """What to type next, with which the example writes text on this machine."""
+    header = Path(result.header)
+    folder, name = shlex.quote(str(header.parent)), header.stem
+    return f"next: cd {folder} && gcc -std=c99 -O2 main.c {name}.c charedge_step.c -o {name} && ./{name}"
 
 
 def _over(characters: int, run: Path) -> str:

@@ -25,6 +25,7 @@ from ..trainer.config import GATES
 from ..trainer.installation import require_installed, require_tensorflow
 from ..trainer.run import Run
 from .c_array import PROFILE, CArray, c_source, flash_bytes, require_fits, require_header_name, require_own
+from .c_step import step_files
 from .outputs import check_file, check_folder, check_saved_model, write_file, write_files
 from .profiles import PROFILES
 
@@ -194,16 +195,20 @@ def export_c_array(
     author: str = "unspecified",
     license: str = "unspecified",
     notes: str = "",
+    step: bool = False,
     progress: Progress = no_progress,
 ) -> CArray:
     """Convert a run's best weights to C source for microcontrollers: a header, and the constants in a .c file beside it.
 
-    The model is that of `quantization="int8-static"`, measured as `convert` measures it.
+    The model is that of `quantization="int8-static"`, measured as `convert` measures it. It runs in TensorFlow Lite Micro, or
+    without it by the step in C that is written on request.
 
     Args:
         run, tolerance, fit_temperature, name, author, license, notes, progress: as for `convert`.
         output: the header to write, a C identifier and `.h`; all names in it begin with that identifier. Missing parent folders
             are made. A header that is there is replaced as a whole, and so is a .c file that charedge wrote.
+        step: write charedge_step.h and charedge_step.c beside it, which run the model, and main.c, an example, if there is none.
+            TensorFlow Lite Micro need not be installed.
 
     Returns:
         The files, what they take of a microcontroller's memory, and the measurements.
@@ -215,21 +220,24 @@ def export_c_array(
     """
     run, output = Run.of("run", run), path_argument("output", output)
     _check_options(tolerance, fit_temperature, name, author, license, notes, progress)
+    _require(isinstance(step, bool), "step", step, "True or False")
     require_header_name("output", output)
     source = output.with_suffix(".c")
-    check_file("output", output, run)
-    check_file("output", source, run)
+    beside = step_files("output", output) if step else {}
+    for path in (output, source, *map(output.with_name, beside)):
+        check_file("output", path, run)
     require_own("output", source)
     require_fits(output, _weight_bytes(run))
     require_installed("convert", "convert")
-    _require_micro(output)
+    if not step:
+        _require_micro(output)
     texts = {"name": name, "author": author, "license": license, "notes": notes}
     (built,) = _build(run, [PROFILE], texts, fit_temperature, progress)
     _require_quality(built, output, tolerance)
     file = parse_model_file(io.BytesIO(built.data), output)
     require_fits(output, len(file.flatbuffer))
     header_text, source_text = c_source(file, output.stem)
-    write_files("output", output.parent, {output.name: header_text.encode(), source.name: source_text.encode()})
+    write_files("output", output.parent, {output.name: header_text.encode(), source.name: source_text.encode(), **beside})
     return _c_array(built, file, output, source)
 
 
@@ -353,8 +361,8 @@ def _conversion(built: Built, path: Path) -> Conversion:
 
 def _c_array(built: Built, file: ModelFile, header: Path, source: Path) -> CArray:
     micro = file.manifest.microcontroller
-    assert micro is not None, "it is required before the model is built"
-    return CArray(str(header), str(source), built.quantization, flash_bytes(file), micro.arena_bytes, tuple(built.measurements))
+    arena = None if micro is None else micro.arena_bytes
+    return CArray(str(header), str(source), built.quantization, flash_bytes(file), arena, tuple(built.measurements))
 
 
 def _weight_bytes(run: Run) -> int:
