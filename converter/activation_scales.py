@@ -81,7 +81,7 @@ def _largest(parts: Iterable[Mapping[Tensor, np.ndarray]]) -> dict[Tensor, float
     largest: dict[Tensor, float] = {}
     for part in parts:
         for tensor, values in part.items():
-            largest[tensor] = max(largest.get(tensor, np.finfo(np.float32).tiny), float(values.max()))
+            largest[tensor] = max(largest.get(tensor, float(np.finfo(np.float32).tiny)), float(values.max()))
     return largest
 
 

@@ -13,15 +13,16 @@ import typer
 from ..console import JSON, PLAIN, print_json
 from ..display import Display
 from ..runtime.errors import InvalidOption
-from .convert import Conversion, convert_all, export_saved_model
+from .convert import Conversion, Page, convert_all, export_html, export_saved_model
 from .convert import convert as convert_run
 from .profiles import PROFILES
 
 app = typer.Typer(**PLAIN)
 
-FORMATS = ("tflite", "saved-model")
+FORMATS = ("tflite", "saved-model", "html")
 MEANINGLESS = {
     "--format saved-model": ("folder", "quantization", "tolerance", "name", "author", "license", "notes"),
+    "--format html": ("folder",),
     "--all": ("output", "quantization"),
 }
 """Arguments that would do nothing beside an option."""
@@ -34,7 +35,7 @@ def convert(
     ctx: typer.Context,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by `charedge train`.", show_default=False)],
     output: Annotated[
-        Path | None, typer.Option(metavar="MODEL", help="The .tflite file to write, or the folder of the SavedModel.")
+        Path | None, typer.Option(metavar="MODEL", help="The .tflite or .html file to write, or the folder of the SavedModel.")
     ] = None,
     folder: Annotated[
         Path | None,
@@ -45,7 +46,9 @@ def convert(
     ] = "int8",
     format: Annotated[
         str,
-        typer.Option(metavar="|".join(FORMATS), help="A model file for devices, or a SavedModel for TensorFlow."),
+        typer.Option(
+            metavar="|".join(FORMATS), help="A model file for devices, a SavedModel for TensorFlow, or a page for browsers."
+        ),
     ] = "tflite",
     tolerance: Annotated[
         float | None,
@@ -69,9 +72,9 @@ def convert(
 ) -> None:
     """Convert a run to one .tflite file, and verify it on every interpreter installed here."""
     if format not in FORMATS:
-        raise InvalidOption("format", f"{format} is unknown: choose {' or '.join(FORMATS)}.")
-    if format == "saved-model":
-        _refuse_meaningless(ctx, "--format saved-model")
+        raise InvalidOption("format", f"{format} is unknown: choose {', '.join(FORMATS)}.")
+    if format != "tflite":
+        _refuse_meaningless(ctx, f"--format {format}")
     if folder is not None:
         _refuse_meaningless(ctx, "--all")
     if output is None and folder is None:
@@ -83,6 +86,8 @@ def convert(
             result = convert_all(run, folder, **options, progress=display)
         elif format == "saved-model":
             result = export_saved_model(run, cast(Path, output), fit_temperature=fit_temperature, progress=display)
+        elif format == "html":
+            result = export_html(run, cast(Path, output), quantization=quantization, **options, progress=display)
         else:
             result = convert_run(run, cast(Path, output), quantization=quantization, **options, progress=display)
     if as_json:
@@ -93,6 +98,9 @@ def convert(
     elif isinstance(result, Conversion):
         print(_table([result]))
         print(f"next: charedge generate {shlex.quote(result.file)}")
+    elif isinstance(result, Page):
+        print(_table([result]))
+        print(f"next: open {shlex.quote(result.file)} in a browser")
     else:
         print(
             f"{result.folder}: a SavedModel of {result.bytes:,} bytes; {result.nats_per_character:.4f} nats/character over "
@@ -111,7 +119,7 @@ def _refuse_meaningless(ctx: typer.Context, option: str) -> None:
             raise InvalidOption(name, f"has no effect with {option}: leave one of them out.")
 
 
-def _table(conversions: Sequence[Conversion]) -> str:
+def _table(conversions: Sequence[Conversion | Page]) -> str:
     """A line for Keras; then for each file its name and size, and a line for each interpreter that it was measured on."""
     reference = conversions[0].verified[0].reference_nats_per_character
     lines = [ROW.format(*HEADINGS), ROW.format("Keras", f"{reference:.4f}", *[""] * 5)]

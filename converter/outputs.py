@@ -14,13 +14,14 @@ from ..trainer.run import Run
 from .folders import is_saved_model
 
 
-def check_file(field: str, output: Path, run: Run) -> None:
+def check_file(field: str, output: Path, run: Run, suffix: str = ".tflite") -> None:
     """Check that a file can be written, with its parent folders where they are missing.
 
     Args:
         field: the argument that `output` was given as.
         output: the file.
         run: what is read.
+        suffix: how its name should end, for errors.
 
     Raises:
         InvalidOption: the file is in the run, or one of its files.
@@ -29,7 +30,7 @@ def check_file(field: str, output: Path, run: Run) -> None:
     _require_outside(field, output, run)
     with _as_sentence(field, output):
         if output.is_dir():
-            raise CharedgeError(f"`{field}` {output} is a folder: give the name of a .tflite file.")
+            raise CharedgeError(f"`{field}` {output} is a folder: give the name of a {suffix} file.")
         if output.exists() and not output.is_file():
             raise CharedgeError(f"`{field}` {output} is not a regular file: give another name.")  # /dev/null stays
         _require_writable(field, output, output.absolute().parent)
