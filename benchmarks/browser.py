@@ -24,12 +24,12 @@ from charedge.runtime.model_file import read_model_file
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "browser"))
 
-from litert_js import PACKAGES, served
+from litert_js import PACKAGES, READY, served
 
 SIZES = (160, 304, 608)
 WORKER = re.compile(r'<script type="text/plain" id="worker">(.*?)</script>', re.DOTALL)
 LOAD = """([base64, bytes, type]) => {
-    window.step = new Step(readModelFile(decodeBase64(base64, bytes)));
+    step = new Step(readModelFile(decodeBase64(base64, bytes)));
     const dense = [step.output, ...step.layers.flatMap(({ input, recurrent }) => [input, recurrent])].filter(Boolean);
     if (type === "Int8Array") { // the speed does not depend on the values
         for (const matrix of dense) matrix.weights = Int8Array.from(matrix.weights, (weight) => Math.round(100 * weight));
@@ -50,8 +50,8 @@ TIME_LITERT = """async ([steps, stateSize]) => {
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", nargs="*", type=Path)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=0.3, help="of each variant in each round")
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--seconds", type=float, default=0.03, help="of each variant in each round")
     options = parser.parse_args()
     from playwright.sync_api import sync_playwright
 
@@ -82,14 +82,14 @@ def measure(browser: Any, path: Path, page: str, rounds: int, seconds: float) ->
     with served(path) as address:
         tab = browser.new_page()
         tab.goto(address)
-        tab.evaluate("load()")
+        tab.wait_for_function(READY)
         size = read_model_file(path).manifest.state_size
         variants["LiteRT.js"] = lambda steps: tab.evaluate(TIME_LITERT, [steps, size])
         return alternate(variants, rounds, seconds)
 
 
 def alternate(variants: dict[str, Callable[[int], float]], rounds: int, seconds: float) -> dict[str, list[float]]:
-    steps = {name: max(10, round(seconds * 1e6 / variant(100))) for name, variant in variants.items()}
+    steps = {name: max(3, round(seconds * 1e6 / variant(100))) for name, variant in variants.items()}
     times: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
         for name, variant in variants.items():

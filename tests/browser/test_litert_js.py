@@ -7,7 +7,7 @@ import pytest
 import reference
 from charedge.runtime.model_file import read_model_file
 
-from .litert_js import PACKAGES, served
+from .litert_js import PACKAGES, READY, served
 
 
 @pytest.mark.skipif(not PACKAGES.is_dir(), reason="LiteRT.js is not installed: run `make test-browser`, which needs npm")
@@ -20,7 +20,7 @@ def test_it_takes_the_file_as_it_is_and_the_probe_comes_out_as_recorded(chromium
     page = chromium.new_page()
     with served(model.path) as address:
         page.goto(address)
-        page.evaluate("load()")
+        page.wait_for_function(READY)
         logits = page.evaluate(f"logitsAfter({json.dumps(ids[:-1])}, {manifest.state_size})")
     page.close()
     nats = -reference.log_softmax(logits)[np.arange(len(ids) - 1), ids[1:]].mean()

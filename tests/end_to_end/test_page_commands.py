@@ -101,7 +101,7 @@ def test_the_other_commands_on_a_page_ask_for_what_there_is(page):
 
 
 def test_every_block_of_the_pages_is_of_a_kind_that_is_tested():
-    """sh here; console, python and text in test_pages.py, and the format's reader in test_file_format_page.py."""
+    """sh here; console, python and text in test_pages.py, js in tests/browser, the format's reader in test_file_format_page.py."""
     for page in PAGES:
         kinds = re.findall(r"^ *```(\w*)\n(?:.*\n)*? *```$", (REPOSITORY / page).read_text(encoding="utf-8"), re.MULTILINE)
-        assert set(kinds) <= {"sh", "console", "python", "text"}, page
+        assert set(kinds) <= {"sh", "console", "python", "text", "js"}, page
