@@ -9,6 +9,7 @@ const element = (id) => document.getElementById(id);
 const [form, text, characters, given, readout] = ["controls", "text", "characters", "given", "readout"].map(element);
 const wide = matchMedia("(min-width: 58rem)"); // the controls beside the text, as in page.css
 const number = new Intl.NumberFormat("en");
+const hint = readout.textContent;
 const worker = startWorker();
 
 let shown = []; // reports of the characters on the page, in order
@@ -116,7 +117,7 @@ function clear() {
   given.textContent = element("plain").textContent = "";
   element("copy").disabled = true;
   setNote("");
-  readout.textContent = "";
+  readout.textContent = hint;
 }
 
 /** Append characters, each in the class of its surprise, and keep the end in view if it was. */

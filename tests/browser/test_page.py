@@ -24,6 +24,8 @@ SHAPES = [
 ]
 """Networks whose input table is folded, and ones where folding does not pay."""
 TINY = FOLDER / "shakespeare-tiny.tflite"
+LARGE = FOLDER / "shakespeare.tflite"
+"""Takes so long for 20,000 characters that a test can do something before they are written."""
 
 
 @pytest.fixture
@@ -55,9 +57,10 @@ def test_it_continues_a_prompt(page):
     assert re.match(r"1,000 characters; \d\.\d{4} nats per character; [\d,]+ characters per second; seed 1\.", result.status)
 
 
-def test_the_text_comes_while_it_is_written_and_stops_when_asked(page):
+def test_the_text_comes_while_it_is_written_and_stops_when_asked(open_model):
     from playwright.sync_api import expect
 
+    page = open_model(LARGE)
     page.get_by_label("Characters").fill("20000")
     page.get_by_role("button", name="Start").click()
     expect(page.locator("#characters span").nth(50)).to_be_attached()
@@ -70,9 +73,10 @@ def test_the_text_comes_while_it_is_written_and_stops_when_asked(page):
     assert len(run(page, characters=30).characters) == 30
 
 
-def test_the_keyboard_starts_stops_and_moves_through_the_text(page):
+def test_the_keyboard_starts_stops_and_moves_through_the_text(open_model):
     from playwright.sync_api import expect
 
+    page = open_model(LARGE)
     page.get_by_label("Characters").fill("20000")
     page.get_by_label("Prompt").press("Control+Enter")
     expect(page.locator("#characters span").nth(5)).to_be_attached()
