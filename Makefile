@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-metadata test-devices test-gpu test-runtime wheels check bench bench-runtime bench-training bench-profiles bench-growth pictures
+.PHONY: demo test test-browser test-metadata test-devices test-gpu test-runtime wheels check bench bench-runtime bench-training bench-profiles bench-growth bench-browser pictures
 .PHONY: models quijote docs fuzz kills power-cuts clean
 
 demo: .venv/installed
@@ -15,6 +15,10 @@ test: .venv/installed .venv-tflite/installed
 # The tests of the runtime, in an install without TensorFlow.
 test-runtime: .venv-runtime/installed
 	.venv-runtime/bin/pytest --numprocesses 2 --dist loadfile tests/runtime
+
+# The pages in Chromium, and model files in LiteRT.js: needs Debian's chromium and npm.
+test-browser: .venv/browser-installed
+	$(BIN)/pytest tests/browser
 
 # Google's tflite-support reads our files: its display, its list of associated files and their content.
 test-metadata: .venv/installed .venv-support/installed
@@ -59,6 +63,9 @@ bench-profiles: .venv/installed .venv-tflite/installed
 	mkdir -p build
 	$(BIN)/python benchmarks/profiles.py $(MODELS) --text $(TEXT) --python .venv-tflite/bin/python --json build/profiles.json
 
+bench-browser: .venv/browser-installed
+	$(BIN)/python benchmarks/browser.py $(MODELS)
+
 bench-growth: .venv/installed
 	mkdir -p build
 	$(BIN)/python benchmarks/growth.py --json build/growth.json
@@ -100,6 +107,13 @@ power-cuts: .venv/installed
 # Adds CUDA's libraries, which take gigabytes.
 .venv/gpu-installed: .venv/installed
 	$(BIN)/pip install --quiet --editable '.[gpu]'
+	touch $@
+
+# Playwright without a browser of its own, and LiteRT.js; where npm is missing the tests of LiteRT.js say so.
+.venv/browser-installed: .venv/installed
+	$(BIN)/pip install --quiet 'playwright>=1.50,<2'
+	mkdir -p build/litertjs
+	npm install --silent --prefix build/litertjs @litertjs/core@2.5.3 || echo 'no npm: the tests of LiteRT.js will be skipped'
 	touch $@
 
 # tflite-runtime, the older interpreter. It has wheels up to Python 3.11; without it, its tests are skipped.

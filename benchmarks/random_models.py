@@ -18,17 +18,18 @@ BYTES = {"float32": 4.0, "float16": 4.0, "int8": 1.0, "int8-static": 1.0, "int4"
 """Bytes of a weight in memory: float16 becomes float32 when a file is loaded."""
 
 
-def random_weights(units: int) -> Weights:
+def random_weights(units: int, layers: int = 1) -> Weights:
     """A GRU with random weights."""
-    return Weights.random("gru", 1, units, len(VOCABULARY), EMBEDDING_DIM)
+    return Weights.random("gru", layers, units, len(VOCABULARY), EMBEDDING_DIM)
 
 
-def random_model(folder: Path, units: int, quantization: str) -> Path:
+def random_model(folder: Path, units: int, quantization: str, layers: int = 1) -> Path:
     """The model file of `random_weights`."""
     ids = np.random.default_rng(0).integers(1, len(VOCABULARY), 100).astype(np.int32)
-    path = folder / f"gru-{units}-{quantization}.tflite"
+    path = folder / f"gru-{layers}x{units}-{quantization}.tflite"
     unknown_reference = [np.zeros((len(ids) - 1, len(VOCABULARY)), np.float32)]
-    (made,) = build_model_files(random_weights(units), VOCABULARY, DESCRIPTION, [quantization], ids, unknown_reference, ids)
+    weights = random_weights(units, layers)
+    (made,) = build_model_files(weights, VOCABULARY, DESCRIPTION, [quantization], ids, unknown_reference, ids)
     path.write_bytes(made.data)
     return path
 

@@ -17,7 +17,7 @@ if not (Path(__file__).parent / "runtime").is_dir():  # in a clone, where the ro
     __path__.append(str(Path(__file__).parent.parent))
 
 if TYPE_CHECKING:
-    from .converter.convert import Conversion, convert
+    from .converter.convert import Conversion, Page, convert, export_html
     from .runtime.errors import CharedgeError, InvalidOption
     from .runtime.model import Model, UnknownCharacters, load
     from .runtime.progress import Report
@@ -34,6 +34,7 @@ _HOMES = {
     "Evaluation": "trainer.api",
     "InvalidOption": "runtime.errors",
     "Model": "runtime.model",
+    "Page": "converter.convert",
     "Report": "runtime.progress",
     "Run": "trainer.run",
     "Sampling": "runtime.sampling",
@@ -41,6 +42,7 @@ _HOMES = {
     "UnknownCharacters": "runtime.model",
     "convert": "converter.convert",
     "evaluate": "trainer.api",
+    "export_html": "converter.convert",
     "finetune": "trainer.api",
     "load": "runtime.model",
     "train": "trainer.api",
@@ -52,6 +54,7 @@ __all__ = [
     "Evaluation",
     "InvalidOption",
     "Model",
+    "Page",
     "Report",
     "Run",
     "Sampling",
@@ -60,6 +63,7 @@ __all__ = [
     "__version__",
     "convert",
     "evaluate",
+    "export_html",
     "finetune",
     "load",
     "train",

@@ -14,17 +14,18 @@ from ..console import JSON, PLAIN, print_json, shown_loss
 from ..display import Display
 from ..runtime.errors import InvalidOption
 from .c_array import PROFILE, CArray
-from .convert import Conversion, convert_all, export_c_array, export_saved_model
+from .convert import Conversion, Page, convert_all, export_c_array, export_html, export_saved_model
 from .convert import convert as convert_run
 from .profiles import PROFILES
 
 app = typer.Typer(**PLAIN)
 
-FORMATS = ("tflite", "saved-model", "c", "c-array")
+FORMATS = ("tflite", "saved-model", "html", "c", "c-array")
 MEANINGLESS = {
     "--format c": ("folder",),
     "--format c-array": ("folder",),
     "--format saved-model": ("folder", "quantization", "tolerance", "name", "author", "license", "notes"),
+    "--format html": ("folder",),
     "--all": ("output", "quantization"),
 }
 """Arguments that have no effect together with an option."""
@@ -39,7 +40,7 @@ def convert(
     output: Annotated[
         Path | None,
         typer.Option(
-            metavar="MODEL", help="The .tflite or .h file to write, or the folder of the SavedModel; required without --all."
+            metavar="MODEL", help="The .tflite, .html or .h file to write, or the folder of the SavedModel; required without --all."
         ),
     ] = None,
     folder: Annotated[
@@ -57,8 +58,8 @@ def convert(
         str,
         typer.Option(
             metavar="|".join(FORMATS),
-            help="Model file for devices, SavedModel for TensorFlow, C source for microcontrollers that runs by itself, or the "
-            "constants alone for TensorFlow Lite Micro.",
+            help="Model file for devices, SavedModel for TensorFlow, page for browsers, C source for microcontrollers that runs by "
+            "itself, or the constants alone for TensorFlow Lite Micro.",
         ),
     ] = "tflite",
     tolerance: Annotated[
@@ -84,7 +85,7 @@ def convert(
     """Convert a run to one .tflite file, and verify it on every installed interpreter."""
     if format not in FORMATS:
         raise InvalidOption("format", f"{format} is unknown: choose {', '.join(FORMATS)}.")
-    if f"--format {format}" in MEANINGLESS:
+    if format != "tflite":
         _refuse_meaningless(ctx, f"--format {format}")
     if format in ("c", "c-array") and _given(ctx, "quantization") and quantization != PROFILE:
         raise InvalidOption(
@@ -103,6 +104,8 @@ def convert(
             result = export_saved_model(run, cast(Path, output), fit_temperature=fit_temperature, progress=display)
         elif format in ("c", "c-array"):
             result = export_c_array(run, cast(Path, output), **options, step=format == "c", progress=display)
+        elif format == "html":
+            result = export_html(run, cast(Path, output), quantization=quantization, **options, progress=display)
         else:
             result = convert_run(run, cast(Path, output), quantization=quantization, **options, progress=display)
     if as_json:
@@ -118,6 +121,9 @@ def convert(
         print(
             _compile_command(result) if format == "c" else "next: compile both with the program that docs/microcontrollers.md shows"
         )
+    elif isinstance(result, Page):
+        print(_table(run, [result]))
+        print(f"next: open {shlex.quote(result.file)} in a browser")
     else:
         print(
             f"{result.folder}: a SavedModel of {result.bytes:,} bytes, largest logit difference to Keras "
@@ -142,9 +148,9 @@ def _given(ctx: typer.Context, name: str) -> bool:
     return "COMMANDLINE" in str(ctx.get_parameter_source(name))
 
 
-def _title(conversion: Conversion | CArray) -> str:
+def _title(conversion: Conversion | CArray | Page) -> str:
     """A file's name and size; of C source, what it takes of a microcontroller."""
-    if isinstance(conversion, Conversion):
+    if isinstance(conversion, (Conversion, Page)):
         return f"{Path(conversion.file).name}: {conversion.quantization}, {conversion.bytes:,} bytes"
     names = f"{Path(conversion.header).name}, {Path(conversion.source).name}"
     arena = "" if conversion.arena_bytes is None else f", {conversion.arena_bytes:,} of arena"
@@ -163,7 +169,7 @@ def _over(characters: int, run: Path) -> str:
     return f"over the first {characters:,} held-out characters of {run}, one stream with the state carried"
 
 
-def _table(run: Path, conversions: Sequence[Conversion | CArray]) -> str:
+def _table(run: Path, conversions: Sequence[Conversion | CArray | Page]) -> str:
     """The table: the text measured on; a line for Keras; for each file its title, and a line for each interpreter."""
     measured = conversions[0].verified[0]
     lines = [

@@ -26,6 +26,7 @@ from ..trainer.installation import require_installed, require_tensorflow
 from ..trainer.run import Run
 from .c_array import PROFILE, CArray, c_source, flash_bytes, require_fits, require_header_name, require_own
 from .c_step import step_files
+from .html import build_page, check_page
 from .outputs import check_file, check_folder, check_saved_model, write_file, write_files
 from .profiles import PROFILES
 
@@ -52,6 +53,21 @@ class Conversion:
     """The interpreters that may run it, with the lowest version of each."""
     verified: tuple[Measurement, ...]
     """Quality and speed on each of them that is installed."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A web page that was written, and what was measured of the model in it."""
+
+    file: str
+    """Its path."""
+    bytes: int
+    """Its size."""
+    model_bytes: int
+    """The size of the model file in it, which is there in base64."""
+    quantization: str
+    verified: tuple[Measurement, ...]
+    """Quality and speed of the model file on each interpreter that is installed here; the page has its own arithmetic."""
 
 
 def convert(
@@ -183,6 +199,46 @@ def export_saved_model(
     from .saved_model import write_saved_model
 
     return write_saved_model(run, output, fit_temperature, progress)
+
+
+def export_html(
+    run: Run | StrPath,
+    output: StrPath,
+    *,
+    quantization: str = "int8",
+    tolerance: float | None = None,
+    fit_temperature: bool = False,
+    name: str | None = None,
+    author: str = "unspecified",
+    license: str = "unspecified",
+    notes: str = "",
+    progress: Progress = no_progress,
+) -> Page:
+    """Convert a run's best weights to a web page: one HTML file that writes and scores text in a browser, without a network.
+
+    Args:
+        run, tolerance, fit_temperature, name, author, license, notes, progress: as for `convert`.
+        output: the .html file to write; missing parent folders are made, and a file that is there is replaced as a whole.
+        quantization: how the weights are stored: `float32`, `float16`, `int8` or `int8-static`.
+
+    Returns:
+        The page's size, and the measurements of the model file in it.
+
+    Raises:
+        InvalidOption: an argument has a value that it cannot have, or `output` is in the run or is not called .html.
+        CharedgeError: as `convert`; or the page would be larger than 32 MB.
+    """
+    run, output = Run.of("run", run), path_argument("output", output)
+    _check_choice("quantization", quantization)
+    _check_options(tolerance, fit_temperature, name, author, license, notes, progress)
+    check_file("output", output, run, ".html")
+    check_page(quantization, output)
+    texts = {"name": name, "author": author, "license": license, "notes": notes}
+    (built,) = _build(run, [quantization], texts, fit_temperature, progress)
+    _require_quality(built, output, tolerance)
+    page = build_page(parse_model_file(io.BytesIO(built.data), output), output)
+    write_file("output", output, page)
+    return Page(str(output), len(page), len(built.data), quantization, tuple(built.measurements))
 
 
 def export_c_array(

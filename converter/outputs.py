@@ -15,13 +15,14 @@ from ..trainer.run import Run
 from .folders import is_saved_model
 
 
-def check_file(field: str, output: Path, run: Run) -> None:
+def check_file(field: str, output: Path, run: Run, suffix: str = ".tflite") -> None:
     """Check that a file can be written; missing parent folders can be made.
 
     Args:
         field: the name of the argument that gave `output`.
         output: the file.
         run: the run that is converted.
+        suffix: the usual end of its name, for errors.
 
     Raises:
         InvalidOption: the file is in the run, or one of its files.
@@ -30,7 +31,7 @@ def check_file(field: str, output: Path, run: Run) -> None:
     _require_outside(field, output, run)
     with _as_sentence(field, output):
         if output.is_dir():
-            raise CharedgeError(f"`{field}` {output} is a folder: give the name of a file.")
+            raise CharedgeError(f"`{field}` {output} is a folder: give the name of a {suffix} file.")
         if output.exists() and not output.is_file():
             raise CharedgeError(f"`{field}` {output} is not a regular file: give another name.")  # as /dev/null
         _require_writable(field, output, output.absolute().parent)

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from charedge.converter.convert import convert_all, export_saved_model
+from charedge.converter.convert import convert_all, export_html, export_saved_model
 from charedge.trainer.run import Run
 
 import charedge
@@ -83,6 +83,9 @@ def test_an_impossible_value_names_its_argument_before_a_file_is_touched(field, 
         (export_saved_model, {"output": 5}, "output"),
         (export_saved_model, {"output": "new", "fit_temperature": 1}, "fit_temperature"),
         (export_saved_model, {"output": "new", "progress": None}, "progress"),
+        (export_html, {"output": "new.html", "notes": "a\nb"}, "notes"),
+        (export_html, {"output": "new.html", "quantization": "int4"}, "quantization"),
+        (export_html, {"output": "new"}, "output"),
     ],
 )
 def test_the_other_exports_of_a_run_name_arguments_too(function, arguments, field, tmp_path, monkeypatch):

@@ -36,7 +36,9 @@ def places(run):
 
 
 @pytest.mark.parametrize(
-    "options", [("--output",), ("--format", "saved-model", "--output"), ("--all",)], ids=lambda options: options[-2:]
+    "options",
+    [("--output",), *(("--format", format, "--output") for format in ("saved-model", "html")), ("--all",)],
+    ids=lambda options: options[-2:],
 )
 def test_no_output_goes_into_the_run_that_is_read(run, charedge, monkeypatch, options):
     refused = places(run)

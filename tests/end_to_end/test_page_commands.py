@@ -105,8 +105,8 @@ def test_the_other_commands_on_a_page_name_existing_targets_files_and_extras(pag
 
 
 def test_every_block_of_the_pages_is_of_a_kind_that_is_tested():
-    """sh here; console, python and text in test_pages.py, the format's reader in test_file_format_page.py, c in
-    test_c_step.py, cpp in test_microcontroller_page.py."""
+    """sh here; console, python and text in test_pages.py, the format's reader in test_file_format_page.py, c js in
+    tests/browser, c in test_c_step.py, cpp in test_microcontroller_page.py."""
     for page in PAGES:
         kinds = re.findall(r"^ *```(\w*)\n(?:.*\n)*? *```$", (REPOSITORY / page).read_text(encoding="utf-8"), re.MULTILINE)
-        assert set(kinds) <= {"sh", "console", "python", "text", "c", "cpp"}, page
+        assert set(kinds) <= {"sh", "console", "python", "text", "c", "cpp", "js"}, page

@@ -1,0 +1,66 @@
+"""A model file as a web page: one HTML file that carries the model, and runs it in JavaScript without any network.
+
+The parts of the page are in the folder `page`. `index.html` names the others as `{{page.css}}`, and what depends on the model as
+`{{name}}`.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from pathlib import Path
+
+from ..runtime.errors import CharedgeError, InvalidOption
+from ..runtime.model_file import ModelFile
+from ..runtime.text import harmless
+
+PARTS = Path(__file__).parent / "page"
+SLOT = re.compile(r"\{\{([a-z_.]+)\}\}")
+PAGE_QUANTIZATIONS = ("float32", "float16", "int8", "int8-static")
+"""What the page's JavaScript can read."""
+MAX_PAGE_BYTES = 32_000_000
+"""A phone's browser keeps the page, its model and the weights as float32 in memory at the same time."""
+
+
+def check_page(quantization: str, output: Path) -> None:
+    """Check what can be known of a page before the model is converted.
+
+    Raises:
+        InvalidOption: the page cannot take the quantization, or the file is not called .html.
+    """
+    if quantization not in PAGE_QUANTIZATIONS:
+        raise InvalidOption("quantization", f"{quantization} is not for pages: choose {', '.join(PAGE_QUANTIZATIONS)}.")
+    if output.suffix != ".html":
+        raise InvalidOption("output", f"{output} must end in .html.")
+
+
+def build_page(file: ModelFile, output: Path) -> bytes:
+    """The page of a model file.
+
+    Args:
+        file: the model file, of a quantization in `PAGE_QUANTIZATIONS`.
+        output: where the page will be written, for errors.
+
+    Raises:
+        CharedgeError: the page would be larger than `MAX_PAGE_BYTES`.
+    """
+    data, manifest = file.to_bytes(), file.manifest
+    values = {
+        "name": html.escape(harmless(manifest.name)),
+        "generator": html.escape(manifest.created_by),
+        "cell": f"{manifest.cell.upper()} of {manifest.layers} &times; {manifest.units:,} units",
+        "bytes": str(len(data)),
+        "model": base64.b64encode(data).decode(),
+    }
+    page = SLOT.sub(lambda slot: values.get(slot[1]) or _part(slot[1]), _part("index.html")).encode()
+    if len(page) > MAX_PAGE_BYTES:
+        raise CharedgeError(
+            f"{output} was not written: the page would have {len(page) / 1e6:.1f} MB, and {MAX_PAGE_BYTES / 1e6:.0f} MB are "
+            "allowed; choose `quantization` int8, or train fewer units."
+        )
+    return page
+
+
+def _part(name: str) -> str:
+    return (PARTS / name).read_text(encoding="utf-8").rstrip("\n")
