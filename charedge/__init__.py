@@ -17,7 +17,9 @@ if not (Path(__file__).parent / "runtime").is_dir():  # in a clone, where the ro
     __path__.append(str(Path(__file__).parent.parent))
 
 if TYPE_CHECKING:
-    from .converter.convert import Conversion, Page, convert, export_html
+    from .converter.c_array import CArray
+    from .converter.convert import Conversion, convert, convert_all
+    from .converter.exports import Page, export_c_array, export_html, export_saved_model
     from .runtime.errors import CharedgeError, InvalidOption
     from .runtime.model import Model, UnknownCharacters, load
     from .runtime.progress import Report
@@ -29,26 +31,31 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "CArray": "converter.c_array",
     "CharedgeError": "runtime.errors",
     "Conversion": "converter.convert",
     "Evaluation": "trainer.api",
     "InvalidOption": "runtime.errors",
     "Model": "runtime.model",
-    "Page": "converter.convert",
+    "Page": "converter.exports",
     "Report": "runtime.progress",
     "Run": "trainer.run",
     "Sampling": "runtime.sampling",
     "Score": "runtime.scoring",
     "UnknownCharacters": "runtime.model",
     "convert": "converter.convert",
+    "convert_all": "converter.convert",
     "evaluate": "trainer.api",
-    "export_html": "converter.convert",
+    "export_c_array": "converter.exports",
+    "export_html": "converter.exports",
+    "export_saved_model": "converter.exports",
     "finetune": "trainer.api",
     "load": "runtime.model",
     "train": "trainer.api",
 }
 
 __all__ = [
+    "CArray",
     "CharedgeError",
     "Conversion",
     "Evaluation",
@@ -62,8 +69,11 @@ __all__ = [
     "UnknownCharacters",
     "__version__",
     "convert",
+    "convert_all",
     "evaluate",
+    "export_c_array",
     "export_html",
+    "export_saved_model",
     "finetune",
     "load",
     "train",

@@ -14,8 +14,9 @@ from ..console import JSON, PLAIN, print_json, shown_loss
 from ..display import Display
 from ..runtime.errors import InvalidOption
 from .c_array import PROFILE, CArray
-from .convert import Conversion, Page, convert_all, export_c_array, export_html, export_saved_model
+from .convert import Conversion, convert_all
 from .convert import convert as convert_run
+from .exports import Page, export_c_array, export_html, export_saved_model
 from .profiles import PROFILES
 
 app = typer.Typer(**PLAIN)

@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from charedge.converter.convert import convert_all, export_html, export_saved_model
 from charedge.trainer.run import Run
 
 import charedge
+from charedge import convert_all, export_html, export_saved_model
 
 WITHOUT_TENSORFLOW = """
 import sys
@@ -21,7 +21,7 @@ from pathlib import Path
 for name in ("tensorflow", "keras", "flatbuffers", "ml_dtypes", "ai_edge_litert"):
     sys.modules[name] = None  # as where it is not installed
 import charedge
-from charedge.converter.convert import convert_all, export_saved_model
+from charedge import convert_all, export_saved_model
 
 run, folder = sys.argv[1:]
 for convert in (charedge.convert, convert_all, export_saved_model):

@@ -13,11 +13,11 @@ from types import SimpleNamespace
 
 import pytest
 from charedge.converter.c_array import c_source, flash_bytes
-from charedge.converter.convert import export_c_array
 from charedge.runtime.manifest import Microcontroller
 from charedge.runtime.model_file import read_model_file
 
 import charedge
+from charedge import export_c_array
 
 STRICT = ("-Wall", "-Wextra", "-Wpedantic", "-Werror")
 LANGUAGES = {"C99": ("gcc", "-std=c99"), "C11": ("gcc", "-std=c11"), "C++17": ("g++", "-x", "c++", "-std=c++17")}

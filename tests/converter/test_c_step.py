@@ -11,13 +11,14 @@ import pytest
 import reference
 from c_programs import BOARDS, C99, CPP17, STEP, WARNINGS, Error, Library, run
 from charedge.converter.activation_scales import activation_scales
-from charedge.converter.convert import export_c_array
 from charedge.converter.profiles import PROFILES
 from charedge.converter.quantization import Statistics, quantize
 from charedge.converter.step import Weights, build_step
 from charedge.runtime.bundled import NAMES, find_model
 from charedge.runtime.model_file import read_model_file
 from conftest import REPOSITORY
+
+from charedge import export_c_array
 
 
 def needs(*programs):

@@ -24,7 +24,7 @@ WRITE = """
 import os, signal, sys
 from pathlib import Path
 import keras, tensorflow as tf
-from charedge.converter.convert import export_saved_model
+from charedge import export_saved_model
 
 def die_verifying(report):
     if report.stage == "verifying":
@@ -125,9 +125,10 @@ def export(make_run, tmp_path_factory):
         key = repr(options)
         if key not in made:
             import tensorflow as tf
-            from charedge.converter.convert import export_saved_model
             from charedge.converter.read_run import read_weights
             from charedge.trainer.model import load_model
+
+            from charedge import export_saved_model
 
             run, path = make_run(**options), tmp_path_factory.mktemp("exported") / "model"
             measured = export_saved_model(run, path)
@@ -144,7 +145,7 @@ def write(tmp_path):
     """A function that writes a run's SavedModel to a name in an empty folder."""
 
     def call(run, name="model", **options):
-        from charedge.converter.convert import export_saved_model
+        from charedge import export_saved_model
 
         return export_saved_model(run, tmp_path / name, **options)
 
@@ -235,7 +236,8 @@ def test_nothing_goes_to_stdout(written):
 
 def test_leftovers_of_a_killed_process_are_removed_and_the_old_folder_is_whole(written, export, make_run, tmp_path):
     import tensorflow as tf
-    from charedge.converter.convert import export_saved_model
+
+    from charedge import export_saved_model
 
     shutil.copytree(written.path.parent, tmp_path, dirs_exist_ok=True)
     assert len(list(tmp_path.glob(".charedge-*"))) == 1
