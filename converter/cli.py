@@ -31,7 +31,7 @@ MEANINGLESS = {
 }
 """Arguments that have no effect together with an option."""
 HEADINGS = ("", "nats/char", "vs Keras", "KL div.", "top-1", "logits", "us/char")
-ROW = "{:<23}  {:>9}  {:>8}  {:>7}  {:>7}  {:>6}  {:>7}"  # 79 columns
+ROW = "{:<23.23}  {:>9}  {:>8}  {:>7}  {:>7}  {:>6}  {:>7}"  # 79 columns
 
 
 @app.command()

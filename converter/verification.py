@@ -131,7 +131,7 @@ def record_probe(steps: Sequence[Step], ids: np.ndarray, tolerance: float) -> Pr
     for step, found in zip(steps[1:], others, strict=True):
         if not abs(found - expected) <= tolerance:  # nor NaN
             raise CharedgeError(
-                f"{step.interpreter} computes {found:.4f} nats/character on the probe, {steps[0].interpreter} {expected:.4f}: "
-                "report it, with both versions."
+                f"{step.interpreter} computes {found:.4f} nats per character on the probe, {steps[0].interpreter} {expected:.4f}, "
+                f"and {tolerance:g} between them are allowed: choose another `quantization`."
             )
     return Probe([int(i) for i in probe_ids], expected, tolerance)

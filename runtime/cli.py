@@ -305,7 +305,9 @@ def _places(manifest: Manifest) -> Iterator[str]:
     if manifest.quantization != INT4:
         yield "a browser, with LiteRT.js, or in the page of `charedge convert --format html`"
     if micro:
-        yield f"microcontrollers, with TensorFlow Lite Micro: an arena of {micro.arena_bytes:,} bytes beside the file"
+        yield f"microcontrollers, with TensorFlow Lite Micro and an arena of {micro.arena_bytes:,} bytes"
+    if manifest.quantization in ("int8", "int8-static"):
+        yield "microcontrollers, with the step in C of `charedge convert --format c`"
 
 
 def _shown_vocabulary(vocabulary: Vocabulary) -> str:
