@@ -6,6 +6,8 @@ python benchmarks/browser.py m.tflite     a file of your own
 `make test-browser` installs what it needs.
 """
 
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import argparse

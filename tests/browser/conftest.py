@@ -1,5 +1,7 @@
 """Chromium without a window, and pages of model files in it."""
 
+# pyright: reportMissingImports=false
+
 import shutil
 from types import SimpleNamespace
 

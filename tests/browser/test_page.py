@@ -1,5 +1,7 @@
 """The page of `charedge convert --format html` in Chromium: what people do with it, and what it computes."""
 
+# pyright: reportMissingImports=false
+
 import base64
 import json
 import re
@@ -28,6 +30,13 @@ LARGE = FOLDER / "shakespeare.tflite"
 """Takes so long for 20,000 characters that a test can do something before they are written."""
 
 
+def found(pattern, text):
+    """The first group of a pattern, which must be in a text."""
+    match = re.search(pattern, text)
+    assert match, text
+    return match[1]
+
+
 @pytest.fixture
 def page(models, open_model):
     """A page of a small model."""
@@ -40,8 +49,8 @@ def scripts(chromium):
     opened = chromium.new_page()
 
     def load(path):
-        source = re.search(r'<script type="text/plain" id="worker">(.*?)</script>', page_of(path).decode(), re.DOTALL)
-        opened.add_script_tag(content=source[1])
+        content = found(r'(?s)<script type="text/plain" id="worker">(.*?)</script>', page_of(path).decode())
+        opened.add_script_tag(content=content)
         return opened
 
     yield load
@@ -87,7 +96,7 @@ def test_the_keyboard_starts_stops_and_moves_through_the_text(open_model):
     text.press("ArrowRight")
     second = page.locator("#characters .current")
     assert second.evaluate("span => [...span.parentNode.children].indexOf(span)") == 2
-    nats = float(re.search(r": ([\d.]+) nats", second.get_attribute("title"))[1])
+    nats = float(found(r": ([\d.]+) nats", second.get_attribute("title")))
     assert f" {nats:.2f} nats, a probability of " in page.locator("#readout").text_content()
 
 
@@ -97,7 +106,7 @@ def test_a_seed_gives_the_same_text_again(page):
     assert run(page, seed=8).text != first.text
     assert run(page, seed=7 + 2**32).text != first.text
     drawn = run(page, seed="")
-    assert run(page, seed=re.search(r"seed (\d+)", drawn.status)[1]).text == drawn.text
+    assert run(page, seed=found(r"seed (\d+)", drawn.status)).text == drawn.text
 
 
 def test_without_a_prompt_it_begins_from_the_start_text(models, open_model, charedge):
@@ -241,7 +250,7 @@ def test_a_score_is_the_devices(open_model, charedge, tmp_path, name):
     result = run(page, text_to_score=text)
     assert len(result.characters) == expected["characters"] - 1 == 2099
     assert result.text == text
-    nats = float(re.search(r"; ([\d.]+) nats per character", result.status)[1])
+    nats = float(found(r"; ([\d.]+) nats per character", result.status))
     assert nats == pytest.approx(expected["nats_per_character"], abs=0.001)
 
 

@@ -96,6 +96,7 @@ def test_a_first_step_is_exact(library):
     table = weights.embedding @ weights.layers[0].kernel + weights.layers[0].input_bias
     scale = np.abs(table).max(axis=0) / 127
     x, u = np.rint(table / scale) * scale, weights.layers[0].recurrent_bias
+    assert u is not None
     z, r = (reference.sigmoid(x[:, i * 32 : i * 32 + 32] + u[i * 32 : i * 32 + 32]) for i in range(2))
     expected = (1 - z) * np.tanh(x[:, 64:] + r * u[64:])
     bytes_ = flatbuffer(weights, fold=True)

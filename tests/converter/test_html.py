@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from charedge.converter.html import build_page
@@ -33,9 +34,9 @@ class Links(HTMLParser):
         self.found = []
         self.feed(page.decode())
 
-    def handle_starttag(self, tag, attributes):
+    def handle_starttag(self, tag, attrs):
         self.found += [
-            value for name, value in attributes if name in ("src", "srcset", "data", "action") or (tag, name) == ("link", "href")
+            value for name, value in attrs if name in ("src", "srcset", "data", "action") or (tag, name) == ("link", "href")
         ]
 
 
@@ -58,7 +59,7 @@ def test_a_run_becomes_one_page_with_the_file_that_convert_writes(converted, cha
 
 
 def test_the_texts_of_the_card_are_those_given(converted, tmp_path):
-    texts = {"name": "<b>Bard & co</b>", "author": "A", "license": "CC0-1.0", "notes": "Plays."}
+    texts: dict[str, Any] = {"name": "<b>Bard & co</b>", "author": "A", "license": "CC0-1.0", "notes": "Plays."}
     output = tmp_path / "bard.html"
     result = package.export_html(converted("int8").run, output, fit_temperature=True, **texts)
     assert isinstance(result, package.Page)

@@ -130,7 +130,7 @@ def build(folder, model, compiler="g++", options=("-o", "sketch"), error=0.0, **
 
 def expected(vocabulary, prompt):
     """What the toy network writes after a prompt."""
-    k, text = 0, ""
+    k, token, text = 0, 0, ""
     for fed in prompt:
         token, k = after(fed, k, len(vocabulary)), k + 1
     for _ in range(500):
