@@ -193,6 +193,16 @@ def test_a_run_that_lacks_a_file_is_refused(run, charedge, destination, name):
     refused(charedge("convert", run, "--output", destination), sentence, destination)
 
 
+@pytest.mark.parametrize(
+    ("content", "sentence"), [(None, "calibration.txt is missing"), ("", "has no text in its calibration.txt")]
+)
+def test_activations_are_not_quantized_without_the_text_to_measure_them_on(run, charedge, destination, content, sentence):
+    (run / "calibration.txt").unlink()
+    if content is not None:
+        (run / "calibration.txt").write_text(content)
+    refused(charedge("convert", run, "--output", destination, "--quantization", "int8-static"), sentence, destination)
+
+
 @pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # Keras' own
 def test_the_model_of_another_run_is_refused(run, charedge, destination):
     from charedge.trainer.model import build_model

@@ -33,6 +33,21 @@ def test_both_interpreters_agree(models, process, tflite_runtime_python, tmp_pat
     assert there["nats_per_character"] == pytest.approx(here["nats_per_character"], abs=1e-3)
 
 
+@pytest.mark.parametrize("quantization", ["float32", "float16", "int8", "int8-static"])
+def test_the_older_interpreter_takes_any_number_of_rows(models, process, tflite_runtime_python, quantization):
+    program = """
+import sys
+from charedge import load
+model = load(sys.argv[1], interpreter="tflite-runtime")
+prompts = ["The ", "And ", "But ", "So ", "Then ", "I ", "You ", "We "]
+together = model.generate_batch(prompts, length=20, temperature=0)
+print(model.interpreter, together == [model.generate(prompt, length=20, temperature=0) for prompt in prompts])
+"""
+    path = models(quantization=quantization, units=96).path
+    result = subprocess.run([tflite_runtime_python, "-c", program, path], capture_output=True, text=True, check=False)
+    assert result.stdout == "tflite-runtime 2.14.0 True\n", result.stderr
+
+
 def test_the_older_interpreter_generates_the_same_text_from_a_trained_file(converted, process, tflite_runtime_python):
     path = converted("int8").path
     arguments = ("generate", path, "--prompt", "The ", "--length", "40", "--temperature", "0")
