@@ -13,10 +13,10 @@ from charedge.trainer.config import OPTIONS
 LSTM = ("--cell", "lstm", "--layers", "2", "--dropout", "0.1", "--epochs", "1")
 COARSE = """
 import sys
-from charedge.converter import quantization
+from charedge.converter import rounding
 from charedge.program import run
 
-quantization.INT8_LEVELS = 1
+rounding.INT8_LEVELS = 1
 sys.exit(run(sys.argv[1:]))
 """
 KERAS_STEPS = """

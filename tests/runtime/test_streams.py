@@ -9,7 +9,6 @@ import subprocess
 import sys
 import unicodedata
 import zipfile
-from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -172,7 +171,7 @@ def test_a_terminal_of_another_encoding_replaces_characters_that_it_lacks(models
 
 def test_json_has_the_values_and_no_controls(steering_model, charedge):
     printed = charedge("info", steering_model, "--json").stdout
-    manifest = asdict(read_model_file(steering_model).manifest)
+    manifest = read_model_file(steering_model).manifest.to_dict()
     assert {key: value for key, value in json.loads(printed).items() if key in manifest} == manifest
     assert not HARMFUL & set(printed)
 
