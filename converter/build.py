@@ -40,6 +40,8 @@ class Built:
     """That may run it."""
     measurements: list[Measurement]
     """One on each installed interpreter that the file names."""
+    probe_difference: float
+    """Largest difference of the probe's loss between these interpreters, in nats per character."""
 
     @property
     def worst(self) -> Measurement:
@@ -87,12 +89,12 @@ def build_model_files(
     built = []
     for name, flatbuffer, on, measurements in zip(quantizations, flatbuffers, steps, measured, strict=True):
         verified = [measurement.quality for measurement in measurements]
-        probe = record_probe(on, held_out, PROFILES[name].probe_tolerance)
+        probe, difference = record_probe(on, held_out, PROFILES[name].probe_tolerance)
         manifest = _manifest(weights, description, name, flatbuffer, verified, probe, _microcontroller(on, flatbuffer))
         file = ModelFile(Path(f"{description.name}.tflite"), manifest, vocabulary, flatbuffer)
         data = file.to_bytes()
         parse_model_file(io.BytesIO(data), file.path)  # a device would refuse what this refuses
-        built.append(Built(name, data, manifest.interpreters, measurements))
+        built.append(Built(name, data, manifest.interpreters, measurements, difference))
     return built
 
 

@@ -80,7 +80,7 @@ def build_run(run: Run, quantizations: Sequence[str], texts: dict[str, str | Non
 def require_quality(built: Built, output: Path, tolerance: float | None) -> None:
     """
     Raises:
-        CharedgeError: the file loses more than the tolerance against Keras.
+        CharedgeError: the file loses more than the tolerance against Keras, or its probe is not the same on all interpreters.
     """
     allowed = PROFILES[built.quantization].tolerance if tolerance is None else tolerance
     worst = built.worst
@@ -88,4 +88,10 @@ def require_quality(built: Built, output: Path, tolerance: float | None) -> None
         raise CharedgeError(
             f"{output} was not written: it would lose {worst.loss:.4f} nats per character against Keras on {worst.interpreter}, "
             f"and {allowed:g} are allowed; choose another `quantization`, or raise `tolerance`."
+        )
+    allowed = PROFILES[built.quantization].probe_tolerance
+    if not built.probe_difference <= allowed:
+        raise CharedgeError(
+            f"{output} was not written: the interpreters differ by {built.probe_difference:.4f} nats per character on its probe, "
+            f"and {allowed:g} are allowed; choose another `quantization`."
         )

@@ -1,13 +1,16 @@
 """`charedge convert` on runs that `charedge train` made."""
 
 import json
+import re
 import shlex
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import reference
 from ai_edge_litert.interpreter import Interpreter
+from charedge.converter.profiles import PROFILES
 from charedge.trainer.config import OPTIONS
 
 LSTM = ("--cell", "lstm", "--layers", "2", "--dropout", "0.1", "--epochs", "1")
@@ -142,6 +145,15 @@ def test_of_all_quantizations_only_the_good_ones_are_written(converted, fork_ser
     assert "m-int8.tflite was not written" in result.stderr
     written = {path.name for path in tmp_path.iterdir() if path.suffix == ".tflite"}
     assert written == {"m-float32.tflite", "m-float16.tflite"}
+
+
+def test_a_file_whose_probe_differs_between_interpreters_is_not_written(converted, charedge, tmp_path, monkeypatch):
+    pytest.importorskip("tflite_micro", reason="tflite-micro is not installed: it has wheels for Python 3.11 on x86-64 Linux alone")
+    monkeypatch.setitem(PROFILES, "int8-static", replace(PROFILES["int8-static"], probe_tolerance=0.0))
+    output = tmp_path / "m.tflite"
+    result = charedge("convert", converted("int8").run, "--output", output, "--quantization", "int8-static")
+    assert (result.status, output.exists()) == (1, False)
+    assert re.search(r"m.tflite was not written: the interpreters differ by 0\.\d{4} nats", result.stderr)
 
 
 def test_the_measured_figures_are_numpys(models):
