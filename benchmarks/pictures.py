@@ -78,7 +78,8 @@ def label_model(axes: Axes, theme: Theme, name: str, points: Rows) -> None:
     """The profile above each point of a model; below the int8 file, or the only one, its name and losses."""
     for point in points:
         top = (point["bytes"], max(point["windows_nats_per_character"], point["nats_per_character"]))
-        note(axes, theme.colors[PROFILES[point["quantization"]]], point["quantization"], top, 9)
+        above = 22 if point["quantization"] == "int8-static" else 9  # its file is hardly larger than int8's
+        note(axes, theme.colors[PROFILES[point["quantization"]]], point["quantization"], top, above)
     shown = next((point for point in points if point["quantization"] == "int8"), points[0])
     losses = shown["windows_nats_per_character"], shown["nats_per_character"]
     text = f"{name}\n● {losses[0]:.4f}   ○ {losses[1]:.4f}"
