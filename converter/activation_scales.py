@@ -1,7 +1,7 @@
-"""The scales of 8-bit activations, measured on the run's own calibration text: where to clip so that little is lost.
+"""The scales of 8-bit activations, measured on the run's calibration text.
 
-A scale that covers the largest value ever met wastes most of its levels on values that are hardly ever met. Each scale here is the
-one whose rounding and clipping together cost the least squared error over the text.
+A scale that covers the largest value spends most of its levels on values that rarely occur. The scale chosen here is the one with
+the smallest squared error of rounding and clipping together.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ CHARACTERS = 8192  # of the calibration text, the last ones
 BINS = 4096  # of the histogram of a tensor's absolute values
 TINY = float(np.finfo(np.float32).tiny)
 CLIPPED = np.linspace(0.2, 1, 81)
-"""Clipping points that are tried, as parts of the largest value met."""
+"""Clipping points that are tried, as fractions of the largest value."""
 
 
 def activation_scales(graph: Graph, ids: np.ndarray, progress: Progress = no_progress) -> dict[Tensor, float]:
-    """The value of one int8 level for each tensor that goes into a FULLY_CONNECTED, and for each that comes out.
+    """Measure the value of one int8 level for each input and each output of a FULLY_CONNECTED.
 
-    Those of the outputs are for products with the int8 weights, before each row's scale and the bias.
+    An output here is the product with the int8 weights, before it is multiplied by the scale of its row and the bias is added.
 
     Args:
         graph: a float32 step graph.
-        ids: int32 [n], n at least 2, of the text that the model was trained on.
+        ids: int32 [n], n at least 2, ids of the text that the model was trained on.
         progress: called with reports on the characters read.
 
     Returns:
-        a scale above 0 for each input and output.
+        A scale above 0 for each input and output.
     """
     tokens = as_streams(ids[-CHARACTERS:])
     operators = [operator for operator in graph.operators if operator.code == "FULLY_CONNECTED"]
@@ -53,10 +53,10 @@ def activation_scales(graph: Graph, ids: np.ndarray, progress: Progress = no_pro
 
 
 def best_scale(histogram: np.ndarray, largest: float) -> float:
-    """The value of one int8 level at which rounding and clipping cost the least squared error.
+    """The value of one int8 level with the smallest squared error of rounding and clipping together.
 
     Args:
-        histogram: int [bins], how often an absolute value lies in each of as many equal parts of 0 to `largest`.
+        histogram: int [bins], the counts of absolute values in equal bins from 0 to `largest`.
         largest: the largest absolute value.
     """
     values = (np.arange(len(histogram)) + 0.5) / len(histogram) * largest
@@ -67,7 +67,7 @@ def best_scale(histogram: np.ndarray, largest: float) -> float:
 
 
 def _as_product(weights: Tensor | None, bias: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
-    """What to subtract from an output and divide it by, so that the product with the int8 weights is left."""
+    """An output's bias and row scales; (output - bias) / scale is the product with the int8 weights."""
     assert weights is not None
     assert weights.data is not None
     offset = np.zeros(len(weights.data), np.float32) if bias is None or bias.data is None else bias.data

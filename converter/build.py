@@ -37,7 +37,7 @@ class Built:
     quantization: str
     data: bytes
     interpreters: list[RequiredInterpreter]
-    """That may run it."""
+    """The interpreters that may run it, with the lowest version of each."""
     measurements: list[Measurement]
     """One on each installed interpreter that the file names."""
     probe_difference: float
@@ -87,10 +87,10 @@ def build_model_files(
     ]
     measured = measure(steps, held_out, reference, progress)
     built = []
-    for name, flatbuffer, on, measurements in zip(quantizations, flatbuffers, steps, measured, strict=True):
+    for name, flatbuffer, file_steps, measurements in zip(quantizations, flatbuffers, steps, measured, strict=True):
         verified = [measurement.quality for measurement in measurements]
-        probe, difference = record_probe(on, held_out, PROFILES[name].probe_tolerance)
-        manifest = _manifest(weights, description, name, flatbuffer, verified, probe, _microcontroller(on, flatbuffer))
+        probe, difference = record_probe(file_steps, held_out, PROFILES[name].probe_tolerance)
+        manifest = _manifest(weights, description, name, flatbuffer, verified, probe, _microcontroller(file_steps, flatbuffer))
         file = ModelFile(Path(f"{description.name}.tflite"), manifest, vocabulary, flatbuffer)
         data = file.to_bytes()
         parse_model_file(io.BytesIO(data), file.path)  # a device would refuse what this refuses
@@ -101,7 +101,7 @@ def build_model_files(
 def _statistics(
     graph: Graph, quantizations: Sequence[str], calibration: np.ndarray | None, gptq: bool, progress: Progress
 ) -> Statistics:
-    """What the profiles need to know of the calibration text."""
+    """Measure what the quantizations need on the calibration text."""
     storages = {PROFILES[quantization].inner for quantization in quantizations}
     if calibration is None:
         return Statistics()

@@ -23,8 +23,8 @@ T = TypeVar("T")
 
 PROFILE = "int8-static"
 LARGEST_MODEL = 16 * 2**20
-"""Bytes. A model is read where it lies, so it must fit where a chip maps its flash: the RP2040 maps 16 MB, the RP2350 as much for
-each of its two flash chips, and the largest flash of an ESP32-S3 module is commonly 16 MB."""
+"""Maximum size in bytes. A model is read where it lies, so it must fit where a chip maps its flash: the RP2040 maps 16 MB, the
+RP2350 as much for each of its two flash chips, and the largest flash of an ESP32-S3 module is commonly 16 MB."""
 TOKEN_BYTES = 6  # `[UNK]` and the NUL behind it; a character of UTF-8 has at most 4
 ID_BYTES = 4
 COLUMNS = 20  # bytes of the model on a line: at most 80 characters
@@ -40,7 +40,7 @@ KEYWORDS = re.compile(
     "thread_local|throw|true|try|typedef|typeid|typename|typeof|typeof_unqual|union|unsigned|using|virtual|void|volatile|"
     "wchar_t|while|xor|xor_eq"
 )
-"""Of C99 to C23 and C++17 to C++20."""
+"""The keywords of C99 to C23 and C++17 to C++20."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class CArray:
     """A model that was written as C source, and what was measured; `dataclasses.asdict` gives the JSON of `charedge convert`."""
 
     header: str
-    """Its path."""
+    """Path of the header."""
     source: str
-    """The path of the file beside it, which holds the constants."""
+    """Path of the .c file with the constants."""
     quantization: str
     flash_bytes: int
-    """Of all the constants: the model, the vocabulary, the start text and the probe."""
+    """Size of all constants: the model, the vocabulary, the start text and the probe."""
     arena_bytes: int | None
-    """Memory that TensorFlow Lite Micro needs, with a margin of 10 %; None where it is not installed."""
+    """Size of the arena for TensorFlow Lite Micro, with a margin of 10 %; None if it is not installed."""
     verified: tuple[Measurement, ...]
     """Quality and speed on each interpreter that is installed here, TensorFlow Lite Micro included."""
 
@@ -70,10 +70,10 @@ def require_header_name(field: str, output: Path) -> None:
         raise InvalidOption(field, f"{output} must be the name of a header: end it with .h.")
     if not IDENTIFIER.fullmatch(output.stem):
         raise InvalidOption(
-            field, f"{output} gives its name to C: before .h only letters, digits and underscores, and a letter first."
+            field, f"{output} must be a C identifier before .h: letters, digits and underscores, starting with a letter."
         )
     if KEYWORDS.fullmatch(output.stem):
-        raise InvalidOption(field, f"{output} gives its name to C, and {output.stem} is a keyword: choose another name.")
+        raise InvalidOption(field, f"{output} cannot be used, {output.stem} is a keyword of C or C++: choose another name.")
 
 
 def require_own(field: str, source: Path) -> None:
@@ -145,7 +145,7 @@ def _header(file: ModelFile, name: str) -> str:
 #define {upper}_NAME {_literal(manifest.name)}
 #define {upper}_LICENSE {_literal(manifest.license)}
 
-/* Of {name}_model, and its first digits: {name}.c of another model does not compile with this header. */
+/* The SHA-256 of {name}_model, and its first digits: {name}.c of another model does not compile with this header. */
 #define {upper}_SHA256 "{manifest.flatbuffer_sha256}"
 #define {upper}_CHECK {_check(file)}
 
@@ -153,7 +153,7 @@ def _header(file: ModelFile, name: str) -> str:
 #define {upper}_VOCABULARY_SIZE {len(file.vocabulary)}
 #define {upper}_STATE_SIZE {manifest.state_size}
 
-/* Of the scratch memory of charedge_step.h. */
+/* The size of the scratch memory that charedge_step.h describes. */
 #define {upper}_SCRATCH_BYTES {manifest.units + inputs}
 
 {_for_tflite_micro(file, upper)}\
@@ -193,7 +193,7 @@ def _for_tflite_micro(file: ModelFile, upper: str) -> str:
     methods = [_method(operator) for operator in micro.operators]
     operators = " \\\n".join(f"  X({method})" for method in methods)
     return f"""\
-/* Of the tensor arena, which must be aligned to 16; what the interpreter needed where the model was converted, and 10 % more. */
+/* The size of the tensor arena: what the interpreter needed on the workstation, and 10 % more. Align the arena to 16. */
 #define {upper}_ARENA_BYTES {micro.arena_bytes}
 
 /* The methods of tflite::MicroMutableOpResolver<{upper}_OPERATOR_COUNT> to call. */

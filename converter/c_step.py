@@ -25,7 +25,7 @@ def step_files(field: str, output: Path) -> dict[str, bytes]:
     """
     if f"{output.stem}.c" in (*STEP, EXAMPLE):
         raise InvalidOption(
-            field, f"{output} gives its name to a source file, and {output.stem}.c is another: choose another name."
+            field, f"{output} cannot be used, {output.stem}.c is the name of another exported file: choose another name."
         )
     files = {name: (FOLDER / name).read_bytes() for name in STEP}
     if not output.with_name(EXAMPLE).exists():

@@ -1,4 +1,4 @@
-"""What a run becomes beside a model file: a SavedModel, a web page, C source.
+"""The other formats that a run can be exported to: a SavedModel, a web page, C source.
 
 TensorFlow is imported when a function is called.
 """
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Page:
-    """A web page that was written, and what was measured of the model in it."""
+    """A web page that was written, and the measurements of the model in it."""
 
     file: str
-    """Its path."""
+    """Path of the page."""
     bytes: int
-    """Its size."""
+    """Size of the page."""
     model_bytes: int
     """The size of the model file in it, which is there in base64."""
     quantization: str

@@ -1,28 +1,24 @@
-"""TensorFlow Lite for Microcontrollers on this machine, by the package `tflite-micro`: its interpreter with its reference kernels.
+"""TensorFlow Lite Micro on the workstation: its interpreter with reference kernels, from the package `tflite-micro`.
 
-It takes the same file that a microcontroller takes, and its allocator says how much memory that will need.
+It runs the same bytes as a microcontroller, and shows how much memory they need there.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from ..runtime.errors import CharedgeError
-from ..runtime.interpreter import Installed, Step
+from ..runtime.interpreter import Installed, Step, captured_stderr
 from .profiles import MICRO
 
 ARENA_MARGIN = 0.1
-"""Of the smallest arena that is enough here: a 32-bit processor's tables are smaller, but kernels made for it may ask for more."""
+"""Part of the smallest arena that is added to it: a 32-bit processor needs smaller tables, but its own kernels may need more."""
 ARENA_ALIGNMENT = 16
-LARGEST_ARENA = 64 * 2**20
+LARGEST_ARENA = 64 * 2**20  # bytes
 OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 
 NOT_INSTALLED = (
@@ -32,7 +28,7 @@ NOT_INSTALLED = (
 
 
 def installed_micro() -> Installed | None:
-    """The package, if it can be imported here: it has wheels for Python 3.11 on x86-64 Linux alone."""
+    """The package `tflite-micro`, or None if it is not installed; it has wheels for Python 3.11 on x86-64 Linux only."""
     try:
         return Installed(MICRO, importlib.import_module("tflite_micro").__version__)
     except ImportError:
@@ -62,11 +58,11 @@ class MicroStep(Step):
         """
         self.interpreter, self.vocabulary_size, self.state_size = interpreter, vocabulary_size, state_size
         self._flatbuffer = flatbuffer
-        with _captured_stderr() as messages:
+        with captured_stderr() as written:
             try:
                 self._interpreter = self._load(LARGEST_ARENA)
             except RuntimeError:
-                raise CharedgeError(f"{interpreter} does not take the model ({_last_line(messages())}).") from None
+                raise CharedgeError(f"{interpreter} does not take the model ({_last_line(written())}).") from None
 
     def _load(self, arena_size: int) -> Any:
         return importlib.import_module("tflite_micro").runtime.Interpreter.from_bytes(self._flatbuffer, arena_size=arena_size)
@@ -86,13 +82,13 @@ class MicroStep(Step):
         state[...] = self._interpreter.get_output(1)
 
     def arena_bytes(self) -> int:
-        """The memory that the model needs beside its bytes, with a margin of 10 %: a multiple of 16.
+        """The size of the arena that the model needs: bytes, a multiple of 16, with a margin of 10 %.
 
-        It is the smallest arena in which the allocator succeeds here. What it says to have used in the end is less, since planning
-        takes room of its own.
+        Measured as the smallest arena in which the model loads. The allocator's own report can be smaller, because it leaves out
+        the memory that is needed only while the model loads.
         """
         enough, too_small = LARGEST_ARENA, 0
-        with _captured_stderr():
+        with captured_stderr():
             while enough - too_small > ARENA_ALIGNMENT:
                 size = (enough + too_small) // 2
                 try:
@@ -105,21 +101,3 @@ class MicroStep(Step):
 
 def _last_line(messages: bytes) -> str:
     return (messages.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
-
-
-@contextmanager
-def _captured_stderr() -> Iterator[Any]:
-    """Keep what C++ writes to stderr, and give a function that returns it."""
-    with tempfile.TemporaryFile() as file:
-        saved = os.dup(2)
-        os.dup2(file.fileno(), 2)
-
-        def messages() -> bytes:
-            file.seek(0)
-            return file.read()
-
-        try:
-            yield messages
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)

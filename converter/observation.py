@@ -1,8 +1,9 @@
-"""A float32 step graph that reads a text and shows what its tensors hold: what rounding and scales are measured on."""
+"""Reads a text with a float32 step graph and yields the values of its tensors, to measure rounding and scales on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 
 import numpy as np
 
@@ -20,24 +21,25 @@ def as_streams(ids: np.ndarray) -> np.ndarray:
 
 
 def observe(graph: Graph, tensors: Iterable[Tensor], tokens: np.ndarray) -> Iterator[dict[Tensor, np.ndarray]]:
-    """Read a text, and yield what some tensors hold after each character.
+    """Read a text, and yield the values of some tensors after each character.
 
     Args:
         graph: a float32 step graph.
-        tensors: of the graph.
-        tokens: int32 [streams, length], the state carried from character to character.
+        tensors: the tensors to observe.
+        tokens: int32 [streams, length]; each stream starts from a state of zeros, which is carried to its end.
 
     Yields:
-        for each tensor float32 [streams, its columns], `length` times.
+        float32 [streams, columns] for each tensor, `length` times.
     """
     from ai_edge_litert.interpreter import Interpreter
 
     names = {f"observed_{i}": tensor for i, tensor in enumerate(dict.fromkeys(tensors))}
+    content = Graph(graph.inputs, {**graph.outputs, **names}, graph.operators).to_flatbuffer("observe", "", {})
     with quiet_stderr():
-        content = Graph(graph.inputs, {**graph.outputs, **names}, graph.operators).to_flatbuffer("observe", "", {})
         step = Interpreter(model_content=content).get_signature_runner("observe")
-        state = np.zeros((len(tokens), graph.inputs["state"].shape[1]), np.float32)
-        for column in tokens.T:
+    state = np.zeros((len(tokens), graph.inputs["state"].shape[1]), np.float32)
+    for i, column in enumerate(tokens.T):
+        with nullcontext() if i else quiet_stderr():  # LiteRT creates its delegate in the first step
             found = step(token=column, state=state)
-            state = found["state"]
-            yield {tensor: found[name] for name, tensor in names.items()}
+        state = found["state"]
+        yield {tensor: found[name] for name, tensor in names.items()}

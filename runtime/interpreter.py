@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -279,23 +279,44 @@ def _scratch() -> int:
 
 
 @contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Hold back what C++ code writes to stderr in the block, then write all of it but the `CHATTER`."""
+def captured_stderr() -> Iterator[Callable[[], bytes]]:
+    """Keep what C++ code writes to stderr in the block from being shown.
+
+    Yields:
+        A function that returns all that was written so far, to call in the block; nothing, if stderr cannot be captured.
+    """
     try:
         saved = os.dup(2)
         held = os.fdopen(_scratch(), "w+b")
     except OSError:  # stderr is closed, or no temporary file can be made
-        yield
+        yield lambda: b""
         return
+
+    def written() -> bytes:
+        held.seek(0)
+        return held.read()
+
     with held:
         os.dup2(held.fileno(), 2)
         try:
-            yield
+            yield written
         finally:
             os.dup2(saved, 2)
             os.close(saved)
-            held.seek(0)
-            rest = CHATTER.sub(b"", held.read())
-            if rest:
-                with suppress(OSError):  # a full disk, or a closed pipe
-                    os.write(2, rest)
+
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Hold back what C++ code writes to stderr in the block, then write all of it but the `CHATTER`."""
+    messages = b""
+    try:
+        with captured_stderr() as written:
+            try:
+                yield
+            finally:
+                messages = written()
+    finally:
+        rest = CHATTER.sub(b"", messages)
+        if rest:
+            with suppress(OSError):  # a full disk, or a closed pipe
+                os.write(2, rest)

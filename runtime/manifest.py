@@ -43,9 +43,9 @@ class Microcontroller:
     """What TensorFlow Lite Micro needs to run the file."""
 
     arena_bytes: int
-    """Of memory beside the file, as its own allocator counted it where the file was made, with a margin of 10 %."""
+    """Size of the tensor arena in bytes: the smallest in which the model loaded on the workstation, and 10 % more."""
     operators: list[str]
-    """To register, by their names in TFLite's schema."""
+    """Operators to register, by their names in TFLite's schema."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,10 @@ class Manifest:
     probe: Probe
     training: dict[str, Any]
     microcontroller: Microcontroller | None = None
-    """If the file was tried on TensorFlow Lite Micro."""
+    """None if the file was not tried on TensorFlow Lite Micro."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The manifest as JSON's types, without what the file does not say."""
+        """The manifest as a JSON object; `microcontroller` is left out if it is None."""
         values = asdict(self)
         if self.microcontroller is None:
             del values["microcontroller"]

@@ -80,7 +80,7 @@ class Windows:
         order = np.random.default_rng([self._seed, epoch]).permutation(self.windows)
         for step in range(first_step, self.steps):
             starts = order[step * self.batch_size : (step + 1) * self.batch_size] * self._length
-            yield _windows(self._ids, starts, self._length)
+            yield windows(self._ids, starts, self._length)
 
 
 class Streams:
@@ -118,7 +118,7 @@ class Streams:
         offset = np.random.default_rng([self._seed, epoch]).integers(len(self._ids) - self.batch_size * stream)
         starts = offset + np.arange(self.batch_size) * stream
         for step in range(first_step, self.steps):
-            yield _windows(self._ids, starts + step * self._length, self._length)
+            yield windows(self._ids, starts + step * self._length, self._length)
 
 
 BATCHINGS = {"shuffled": Windows, "carried": Streams}
@@ -141,5 +141,15 @@ def _require_window(ids: Ids, sequence_length: int) -> None:
         )
 
 
-def _windows(ids: Ids, starts: np.ndarray, length: int) -> np.ndarray:
+def windows(ids: Ids, starts: np.ndarray, length: int) -> np.ndarray:
+    """Cut windows out of a text.
+
+    Args:
+        ids: int [n].
+        starts: int [windows], the first id of each.
+        length: inputs in a window.
+
+    Returns:
+        int32 [windows, length + 1]: all but the last column are input, all but the first are targets.
+    """
     return ids[starts[:, None] + np.arange(length + 1)].astype(np.int32)

@@ -12,8 +12,8 @@ import tensorflow as tf
 from ..runtime.errors import CharedgeError
 from ..runtime.progress import Progress, Report, no_progress
 from ..runtime.scoring import nats_of
-from .dataset import Ids
-from .logits import Reader, compile_reader, read_text, state_size_of, stream_chunks, windows
+from .dataset import Ids, windows
+from .logits import Reader, compile_reader, read_text, state_size_of, stream_chunks
 from .model import CPU
 
 Chunk = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..runtime.progress import Progress, Report, no_progress
-from .dataset import Ids
+from .dataset import Ids, windows
 from .model import CPU, LOGITS
 
 Reader = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
@@ -75,20 +75,6 @@ def stream_chunks(ids: Ids, streams: int = 1, length: int = 500) -> Iterator[np.
     starts = np.arange(streams) * per_stream
     for first in range(0, per_stream, length):
         yield windows(ids, starts + first, min(length, per_stream - first))
-
-
-def windows(ids: Ids, starts: np.ndarray, length: int) -> np.ndarray:
-    """Cut windows out of a text.
-
-    Args:
-        ids: int [n].
-        starts: int [windows], the first id of each.
-        length: inputs in a window.
-
-    Returns:
-        int32 [windows, length + 1]: all but the last column are input, all but the first are targets.
-    """
-    return ids[starts[:, None] + np.arange(length + 1)].astype(np.int32)
 
 
 def read_text(model: keras.Model, ids: Ids, progress: Progress = no_progress, stage: str = "reading") -> Iterator[np.ndarray]:
