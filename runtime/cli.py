@@ -17,9 +17,11 @@ import typer
 
 from ..console import JSON, PLAIN, print_json, say, shown_loss
 from ..streams import drop, to_json
+from .boundaries import BOUNDARIES
 from .bundled import DEFAULT, NAMES, find_model
 from .errors import CharedgeError, InvalidOption
 from .interrupts import HANGUP, Interrupted, deferred_interrupts
+from .pace import Pace
 from .text import read_chunks, split_lines
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ def generate(
     prompt_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Read the prompt from a file, or - for stdin.  [default: none]")
     ] = None,
-    length: Annotated[int, typer.Option(help="Maximum number of characters to write.")] = 500,
+    length: Annotated[int, typer.Option(help="Maximum number of characters to write; 0 writes without end.")] = 500,
     temperature: Annotated[float, typer.Option(help="Below 1 safer, above 1 more varied; 0 takes the top character.")] = 0.8,
     top_k: Annotated[int, typer.Option(help="Keep the k most likely characters; 0 is off.")] = 0,
     top_p: Annotated[float, typer.Option(help="Keep the most likely characters of this total probability; 1 is off.")] = 1.0,
@@ -92,6 +94,13 @@ def generate(
     ] = None,
     pattern: Annotated[
         str | None, typer.Option(metavar="REGEX", help="Write text that matches a regular expression.  [default: none]")
+    ] = None,
+    end_at: Annotated[
+        str | None,
+        typer.Option(metavar="|".join(BOUNDARIES), help="End after the next of these, at --length or later.  [default: none]"),
+    ] = None,
+    characters_per_second: Annotated[
+        float | None, typer.Option(metavar="N", help="Write at this pace, asleep in between.  [default: as fast as possible]")
     ] = None,
     session: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Save the text's state in FILE, and resume from it.  [default: none]")
@@ -113,6 +122,12 @@ def generate(
         raise InvalidOption("session", "keeps one text: leave out `samples`.")
     if prompt_file is not None and (prompt is not None or samples > 1):
         raise InvalidOption("prompt_file", "cannot be given together with `prompt` or `samples`: choose one.")
+    for given, option in ((samples > 1, "samples"), (as_json, "json"), (pattern is not None, "pattern")):
+        if given and length == 0:
+            raise InvalidOption("length", f"0 writes without end, but `{option}` gives whole texts: leave out one of them.")
+        if given and characters_per_second is not None:
+            raise InvalidOption("characters_per_second", f"cannot pace `{option}`, which gives whole texts: leave out one of them.")
+    pace = None if characters_per_second is None else Pace(characters_per_second)
     options: dict[str, Any] = {
         "temperature": temperature,
         "top_k": top_k,
@@ -124,12 +139,13 @@ def generate(
         "logit_bias": _biases(logit_bias or []),
         "stop": [_unescape("stop", text) for text in stop or []],
         "pattern": pattern,
+        "end_at": end_at,
         "seed": seed,
         "strict": strict,
     }
     text = _unescape("prompt", prompt or "")
     loaded = load(model, threads, interpreter)
-    write = _writer()
+    write = _writer(at_once=sys.stdout.isatty() or pace is not None)
     echo = _nothing if as_json or no_echo else write
     start = time.perf_counter()
 
@@ -153,40 +169,44 @@ def generate(
         if prompt_file is None:
             echo(text)
         collected: list[str] = []
-        _write_pieces(pieces, collected.append if as_json else write, None if as_json else saved)
+        _write_pieces(pieces, collected.append if as_json else write, None if as_json else saved, pace)
         finish(["".join(collected)])
         if saved is not None:
             _hand_over(saved)
 
 
-def _write_pieces(pieces: Iterator[str], take: Callable[[str], object], saved: SavedText | None) -> None:
+def _write_pieces(pieces: Iterator[str], take: Callable[[str], object], saved: SavedText | None, pace: Pace | None = None) -> None:
     """Write the pieces of a text; after the first one, Ctrl-C, SIGTERM and SIGHUP stop between two pieces.
 
     Args:
         pieces: of the text.
         take: called with each piece.
         saved: the text's session, saved every ten seconds and at the end; it covers what `take` was given. None saves nothing.
+        pace: when each piece is written, at once by `take`; None writes as fast as possible.
     """
-    at_once = sys.stdout.isatty()  # `take` then writes each piece at once
+    on_terminal = sys.stdout.isatty()
+    handed_over = on_terminal or (pace is not None and _regular_stdout() is None)  # a file is only after a sync
     piece = next(pieces, None)
     with deferred_interrupts() as request:
         try:
             while piece is not None:
+                if pace is not None:
+                    pace.wait(len(piece), request.sleep)
                 take(piece)
                 if saved is not None:
-                    if at_once:
+                    if handed_over:
                         saved.handed_over()
                     if saved.due or request.number is not None:
                         _hand_over(saved)
                 if request.number is not None:
-                    if at_once:
+                    if on_terminal:
                         take("\n")
                     raise Interrupted(request.number)
                 piece = next(pieces, None)
             if saved is not None:
                 _hand_over(saved)
         except OSError as error:
-            closed = at_once and error.errno == errno.EIO  # a terminal, whose signal may not have arrived yet
+            closed = on_terminal and error.errno == errno.EIO  # a terminal, whose signal may not have arrived yet
             number = HANGUP if closed and request.number is None else request.number
             if number is None:
                 raise
@@ -197,15 +217,19 @@ def _write_pieces(pieces: Iterator[str], take: Callable[[str], object], saved: S
 def _hand_over(saved: SavedText) -> None:
     """Flush stdout, to the disk if it is a file; then save the session."""
     sys.stdout.flush()
+    if (descriptor := _regular_stdout()) is not None:
+        os.fsync(descriptor)
+    saved.handed_over()
+    saved.save()
+
+
+def _regular_stdout() -> int | None:
+    """The descriptor of stdout if it is a regular file; else None."""
     try:
         descriptor = sys.stdout.fileno()
     except OSError:  # stdout was replaced by an object without a file
-        pass
-    else:
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.fsync(descriptor)
-    saved.handed_over()
-    saved.save()
+        return None
+    return descriptor if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
 
 
 def _unescape(option: str, text: str) -> str:
@@ -245,10 +269,10 @@ def _echoing(chunks: Iterator[str], echo: Callable[[str], object]) -> Iterator[s
         yield chunk
 
 
-def _writer() -> Callable[[str], object]:
-    """The function that writes text to stdout: unbuffered on a terminal, in blocks elsewhere."""
+def _writer(at_once: bool) -> Callable[[str], object]:
+    """The function that writes text to stdout: unbuffered, or in blocks."""
     write, flush = sys.stdout.write, sys.stdout.flush
-    if not sys.stdout.isatty():
+    if not at_once:
         return write
 
     def write_at_once(text: str) -> None:

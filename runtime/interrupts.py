@@ -23,7 +23,20 @@ class Interrupted(KeyboardInterrupt):
 class Request:
     """The signal that was received, if any."""
 
-    number: int | None = None
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep until a signal is received, but no longer than some seconds: `time.sleep` would go on after the signal."""
+        if self.number is None and self._asleep.acquire(timeout=seconds):
+            self._asleep.release()
+
+    def receive(self, number: int) -> None:
+        """Record a signal, and end the sleep. Called by a signal handler, in which only a plain lock is safe."""
+        self.number = number
+        self._asleep.release()
 
 
 @contextmanager
@@ -40,7 +53,7 @@ def deferred_interrupts() -> Iterator[Request]:
     def note(number: int, frame: FrameType | None) -> None:
         if request.number is not None:
             raise Interrupted(number)
-        request.number = number
+        request.receive(number)
         if number == HANGUP:
             signal.signal(number, signal.SIG_IGN)
 

@@ -12,11 +12,13 @@ from numbers import Integral
 
 import numpy as np
 
+from .boundaries import Boundary, require_boundary
 from .bundled import DEFAULT, find_model
 from .errors import CharedgeError, InvalidOption
 from .interpreter import Step
 from .manifest import Manifest
 from .model_file import ModelFile, read_model_file
+from .pace import Pace
 from .paths import StrPath, path_argument
 from .pattern import Pattern
 from .sampling import Sampling, random_rows
@@ -103,13 +105,14 @@ class Model:
         seed: int | None = None,
         stop: str | Sequence[str] = (),
         pattern: str | None = None,
+        end_at: Boundary | None = None,
         session: StrPath | None = None,
         strict: bool = False,
     ) -> str:
         """Continue a text: the pieces of `stream`, joined. A session is saved when the text is complete, not earlier.
 
         Args:
-            prompt, length, ...: as for `stream`.
+            prompt, length, ...: as for `stream`; the length cannot be 0.
 
         Returns:
             The new characters, without the prompt.
@@ -118,7 +121,7 @@ class Model:
             InvalidOption, CharedgeError: as `stream`.
         """
         controls = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, repetition_window, banned, logit_bias or {})
-        plan = self._plan(1, length, controls, seed, stop, pattern)
+        plan = self._plan(1, _finite(length), controls, seed, stop, pattern, end_at)
         ids = self._prompt_ids(prompt, strict)
         if session is None:
             return "".join(self._pieces(plan, ids))
@@ -143,6 +146,8 @@ class Model:
         seed: int | None = None,
         stop: str | Sequence[str] = (),
         pattern: str | None = None,
+        end_at: Boundary | None = None,
+        characters_per_second: float | None = None,
         session: StrPath | None = None,
         strict: bool = False,
     ) -> Generator[str, None, None]:
@@ -151,7 +156,7 @@ class Model:
         Args:
             prompt: the text to continue, or an iterable of its pieces, which takes constant memory; without one the model
                 starts from its `start_text`.
-            length: maximum number of characters to write.
+            length: maximum number of characters to write, or with `end_at` the minimum; 0 writes without end, in constant memory.
             temperature: below 1 the text is safer, above 1 more varied; 0 takes the most likely character.
             top_k: keep the k most likely characters; 0 is off.
             top_p: keep the most likely characters of this total probability; 1 is off.
@@ -163,6 +168,9 @@ class Model:
             seed: the same seed gives the same text on the same interpreter and kind of machine; None draws a new one.
             stop: one or several strings; the text ends before the first that occurs.
             pattern: a regular expression that the new characters match as a whole; they then come in one piece at the end.
+            end_at: end after the next `sentence`, `line` or `paragraph` that is complete at `length` characters or later; if the
+                model writes none, the text ends 2,000 characters after `length`.
+            characters_per_second: a pace, from 0.001 to 1,000,000: the stream sleeps until a piece is due; by default it never does.
             session: a file that stores the text's state. If it exists, the text continues from there with the prompt added, and
                 `seed` has no effect. It is saved every ten seconds, and when the text ends or the stream is closed; until then
                 it is locked, for this process too. It covers a piece once the next one is requested or the stream is closed.
@@ -174,11 +182,14 @@ class Model:
                 call, the session cannot be read or written, or another text is being written in it.
         """
         controls = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, repetition_window, banned, logit_bias or {})
-        plan = self._plan(1, length, controls, seed, stop, pattern)
+        plan = self._plan(1, length, controls, seed, stop, pattern, end_at)
+        pace = None if characters_per_second is None else Pace(characters_per_second)
+        if pace is not None and pattern is not None:
+            raise InvalidOption("characters_per_second", "cannot pace a `pattern`, whose text comes in one piece: leave out one.")
         ids = self._prompt_ids(prompt, strict)
         if session is None:
-            return self._pieces(plan, ids)
-        pieces = self._saved_pieces(session, plan, ids)
+            return self._pieces(plan, ids, pace)
+        pieces = self._saved_pieces(session, plan, ids, pace)
         next(pieces)  # locks and reads the session
         return pieces
 
@@ -200,6 +211,7 @@ class Model:
         seed: int | None = None,
         stop: str | Sequence[str] = (),
         pattern: str | None = None,
+        end_at: Boundary | None = None,
         strict: bool = False,
     ) -> Iterator[SavedText]:
         """Continue a text as `stream` does, for a caller that reports how much of it was delivered.
@@ -213,7 +225,7 @@ class Model:
             InvalidOption, CharedgeError: as `stream`.
         """
         controls = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, repetition_window, banned, logit_bias or {})
-        plan = self._plan(1, length, controls, seed, stop, pattern)
+        plan = self._plan(1, length, controls, seed, stop, pattern, end_at)
         with self._saved_text(session, plan, self._prompt_ids(prompt, strict)) as text:
             yield text
 
@@ -233,13 +245,14 @@ class Model:
         seed: int | None = None,
         stop: str | Sequence[str] = (),
         pattern: str | None = None,
+        end_at: Boundary | None = None,
         strict: bool = False,
     ) -> list[str]:
         """Continue several texts in one step loop.
 
         Args:
             prompts: the texts to continue; row k of N draws from `numpy.random.SeedSequence(seed).spawn(N)[k]`.
-            length, ...: as for `stream`.
+            length, ...: as for `generate`.
 
         Returns:
             The new characters for each prompt; those of row 0 are what `generate` gives with the same seed.
@@ -250,7 +263,7 @@ class Model:
         if isinstance(prompts, str):
             raise InvalidOption("prompts", "is one text: give a list of texts, as in [text].")
         controls = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, repetition_window, banned, logit_bias or {})
-        plan = self._plan(len(prompts), length, controls, seed, stop, pattern)
+        plan = self._plan(len(prompts), _finite(length), controls, seed, stop, pattern, end_at)
         if not prompts:
             return []
         fed = {prompt: self._feed(self._prompt_ids(prompt, strict)) for prompt in dict.fromkeys(prompts)}
@@ -278,31 +291,51 @@ class Model:
         return scorer.score(skipped=unknown.total() if self.manifest.unknown == "skip" else 0)
 
     def _plan(
-        self, rows: int, length: int, controls: Sampling, seed: int | None, stop: str | Sequence[str], pattern: str | None
+        self,
+        rows: int,
+        length: int,
+        controls: Sampling,
+        seed: int | None,
+        stop: str | Sequence[str],
+        pattern: str | None,
+        end_at: str | None,
     ) -> Plan:
         """
         Raises:
             InvalidOption: an argument has an invalid value.
         """
-        if not isinstance(length, Integral) or length < 1:
-            raise InvalidOption("length", f"{length!r} must be an integer from 1 up.")
+        if not isinstance(length, Integral) or length < 0:
+            raise InvalidOption("length", f"{length!r} must be an integer from 1 up, or 0 for a text without end.")
+        for option, value in (("pattern", pattern), ("end_at", end_at)):
+            if length == 0 and value is not None:
+                raise InvalidOption("length", f"0 writes without end, but `{option}` ends the text: leave out one of them.")
+        if pattern is not None and end_at is not None:
+            raise InvalidOption("end_at", "cannot be given together with `pattern`, which ends the text itself: leave out one.")
         form = self.manifest.normalization
         stops = [stop] if isinstance(stop, str) else list(stop)
         if not all(isinstance(text, str) for text in stops):
             raise InvalidOption("stop", f"{stop!r} must be a text, or a list of texts.")
         stops = [normalize_part(text, form) for text in stops]
         StopStrings(stops)
+        bias = controls.bias(self.vocabulary, form)
         return Plan(
             length=int(length),
             sampling=controls,
-            bias=controls.bias(self.vocabulary, form),
+            bias=bias,
             randoms=random_rows(seed, rows),
             stop=stops,
             pattern=None if pattern is None else Pattern(pattern, form),
+            end_at=None if end_at is None else require_boundary(end_at, self.vocabulary.tokens, bias),
         )
 
-    def _pieces(self, plan: Plan, ids: Iterable[np.ndarray]) -> Generator[str, None, None]:
-        yield from (piece for _, piece in write(self._step, self.vocabulary.tokens, plan, [self._feed(ids)]))
+    def _pieces(self, plan: Plan, ids: Iterable[np.ndarray], pace: Pace | None = None) -> Generator[str, None, None]:
+        pieces = (piece for _, piece in write(self._step, self.vocabulary.tokens, plan, [self._feed(ids)]))
+        if pace is None:
+            yield from pieces
+        else:
+            for piece in pieces:
+                pace.wait(len(piece))
+                yield piece
 
     @contextmanager
     def _saved_text(self, session: StrPath, plan: Plan, ids: Iterable[np.ndarray]) -> Iterator[SavedText]:
@@ -320,11 +353,15 @@ class Model:
             finally:
                 text.save()
 
-    def _saved_pieces(self, session: StrPath, plan: Plan, ids: Iterable[np.ndarray]) -> Generator[str, None, None]:
+    def _saved_pieces(
+        self, session: StrPath, plan: Plan, ids: Iterable[np.ndarray], pace: Pace | None
+    ) -> Generator[str, None, None]:
         """An empty piece as soon as the session is locked and read, then the pieces of the text."""
         with self._saved_text(session, plan, ids) as text:
             yield ""
             for piece in text:
+                if pace is not None:
+                    pace.wait(len(piece))
                 try:
                     yield piece
                 except GeneratorExit:
@@ -369,6 +406,17 @@ class Model:
         if unknown:
             sentence = f"the {what} has characters that the model does not know: {_names(unknown)}; they are left out."
             warnings.warn(sentence, UnknownCharacters, stacklevel=_callers_level())
+
+
+def _finite(length: int) -> int:
+    """A length, for texts that are returned as a whole.
+
+    Raises:
+        InvalidOption: it is 0.
+    """
+    if length == 0:
+        raise InvalidOption("length", "0 writes without end, which only `stream` and `in_session` can do: give a number from 1 up.")
+    return length
 
 
 def _callers_level() -> int:
