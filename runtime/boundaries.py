@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from typing import Literal, get_args
-
-import numpy as np
 
 from .errors import InvalidOption
 
@@ -101,13 +100,12 @@ def _closes(mark: str, terminal: str) -> bool:
     return category in ("Pe", "Pf") or mark in STRAIGHT_QUOTES
 
 
-def require_boundary(boundary: str, tokens: tuple[str, ...], bias: np.ndarray) -> Boundary:
+def require_boundary(boundary: str, characters: Iterable[str]) -> Boundary:
     """Check that a model can write a boundary.
 
     Args:
         boundary: the kind.
-        tokens: the characters by id.
-        bias: float32 [V], -inf for what is never written.
+        characters: those that the model can write.
 
     Returns:
         The kind.
@@ -118,7 +116,7 @@ def require_boundary(boundary: str, tokens: tuple[str, ...], bias: np.ndarray) -
     if boundary not in BOUNDARIES:
         raise InvalidOption("end_at", f"{boundary!r} is unknown: choose {', '.join(BOUNDARIES[:-1])} or {BOUNDARIES[-1]}.")
     ends = SENTENCE_TERMINALS if boundary == "sentence" else {"\n"}
-    if ends.isdisjoint(tokens[i] for i in np.flatnonzero(np.isfinite(bias))):
+    if ends.isdisjoint(characters):
         raise InvalidOption(
             "end_at", f"{boundary!r} needs a character that the model cannot write: leave it out, or choose another."
         )

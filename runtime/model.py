@@ -170,7 +170,7 @@ class Model:
             pattern: a regular expression that the new characters match as a whole; they then come in one piece at the end.
             end_at: end after the next `sentence`, `line` or `paragraph` that is complete at `length` characters or later; if the
                 model writes none, the text ends 2,000 characters after `length`.
-            characters_per_second: a pace, from 0.001 to 1,000,000: the stream sleeps until a piece is due; by default it never does.
+            characters_per_second: a pace, from 0.001 to 1,000,000: the stream sleeps until a piece is due; by default never.
             session: a file that stores the text's state. If it exists, the text continues from there with the prompt added, and
                 `seed` has no effect. It is saved every ten seconds, and when the text ends or the stream is closed; until then
                 it is locked, for this process too. It covers a piece once the next one is requested or the stream is closed.
@@ -325,8 +325,12 @@ class Model:
             randoms=random_rows(seed, rows),
             stop=stops,
             pattern=None if pattern is None else Pattern(pattern, form),
-            end_at=None if end_at is None else require_boundary(end_at, self.vocabulary.tokens, bias),
+            end_at=None if end_at is None else require_boundary(end_at, self._writable(bias)),
         )
+
+    def _writable(self, bias: np.ndarray) -> Iterator[str]:
+        """The characters that a model writes with a bias: float32 [V], -inf for those that it does not."""
+        return (self.vocabulary.tokens[i] for i in np.flatnonzero(np.isfinite(bias)))
 
     def _pieces(self, plan: Plan, ids: Iterable[np.ndarray], pace: Pace | None = None) -> Generator[str, None, None]:
         pieces = (piece for _, piece in write(self._step, self.vocabulary.tokens, plan, [self._feed(ids)]))
