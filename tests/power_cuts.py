@@ -113,7 +113,7 @@ def cut_power(model: Path, folder: Path, cuts: int, seed: int) -> Losses:
         AssertionError: a session is unreadable, or more is lost than may be.
     """
     display, state, moments = folder / "display", folder / "session.json", random.Random(seed)
-    arguments = [str(model), "--seconds", "0", "--width", "1000", "--seed", "7"]
+    arguments = [str(model), "--characters-per-second", "1000000", "--width", "1000", "--seed", "7"]
     manifest = read_model_file(model).manifest
     display.touch()
     ends = []

@@ -19,7 +19,7 @@ needs_systemd = pytest.mark.skipif(
 
 
 def ticker(model, session, *options):
-    arguments = [sys.executable, TICKER, model.path, "--session", session, "--seconds", "0", *options]
+    arguments = [sys.executable, TICKER, model.path, "--session", session, "--characters-per-second", "1000000", *options]
     return subprocess.run([*map(str, arguments)], capture_output=True, text=True, check=False)
 
 

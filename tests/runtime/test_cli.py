@@ -239,8 +239,9 @@ def test_help_and_version(process):
 
 
 BAD = [
-    (["--length", "0"], 2, "--length"),
     (["--length", "-3"], 2, "--length"),
+    (["--end-at", "line", "--pattern", "a"], 2, "--end-at"),
+    (["--characters-per-second", "0"], 2, "--characters-per-second"),
     (["--temperature", "-1"], 2, "--temperature"),
     (["--temperature", "nan"], 2, "--temperature"),
     (["--temperature", "hot"], 2, "--temperature"),

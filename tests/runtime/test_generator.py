@@ -93,7 +93,9 @@ def test_what_is_not_a_path_names_its_argument(generator, value):
             write("a", 5, session=value)
 
 
-@pytest.mark.parametrize("bad", [{"length": 0}, {"length": -1}, {"temperature": -0.1}, {"temperature": float("nan")}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "bad", [{"length": 1.5}, {"length": -1}, {"temperature": -0.1}, {"temperature": float("nan")}, {"seed": -1}]
+)
 def test_invalid_arguments_are_refused_before_any_text(generator, bad):
     with pytest.raises(InvalidOption, match=f"`{next(iter(bad))}`"):
         generator.stream("A", **bad)

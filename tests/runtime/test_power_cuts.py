@@ -35,7 +35,7 @@ def test_a_fault_in_saving_the_session_of_generate_is_detected(model, tmp_path, 
         "import sys; from pathlib import Path; import power_cuts\n"
         "from charedge.runtime import cli, step_loop; from charedge.runtime.step_loop import Mark\n"
         f"{change}\n"
-        "power_cuts.cut_generate(Path(sys.argv[1]), Path(sys.argv[2]), 8, 3)"
+        "power_cuts.cut_generate(Path(sys.argv[1]), Path(sys.argv[2]), 16, 3)"
     )
     result = subprocess.run(
         [sys.executable, "-c", program, model.path, tmp_path],
