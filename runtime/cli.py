@@ -17,7 +17,6 @@ import typer
 
 from ..console import JSON, PLAIN, print_json, say, shown_loss
 from ..streams import drop, to_json
-from .boundaries import BOUNDARIES
 from .bundled import DEFAULT, NAMES, find_model
 from .errors import CharedgeError, InvalidOption
 from .interrupts import HANGUP, Interrupted, deferred_interrupts
@@ -97,7 +96,7 @@ def generate(
     ] = None,
     end_at: Annotated[
         str | None,
-        typer.Option(metavar="|".join(BOUNDARIES), help="End after the next of these, at --length or later.  [default: none]"),
+        typer.Option(metavar="UNIT", help="End after the next sentence, line or paragraph, at --length or later.  [default: none]"),
     ] = None,
     characters_per_second: Annotated[
         float | None, typer.Option(metavar="N", help="Write at this pace, asleep in between.  [default: as fast as possible]")

@@ -22,7 +22,7 @@ def test_the_python_of_the_api_page_runs(tmp_path, monkeypatch):
     build_model_file(tmp_path / "bard.tflite", "int8")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "python-api.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 9
+    assert len(blocks) == 10
     names = {}
     for block in blocks:
         exec(block, names)
