@@ -26,10 +26,10 @@ class Pace:
         Raises:
             InvalidOption: the pace is out of these bounds.
         """
-        value: Any = characters_per_second
-        if not isinstance(value, Real) or not LOWEST <= value <= HIGHEST:  # NaN is not, either
-            raise InvalidOption("characters_per_second", f"{value!r} must be from {LOWEST:g} to {HIGHEST:,.0f}.")
-        self._seconds, self._clock = 1 / float(value), clock
+        rate: Any = characters_per_second
+        if not isinstance(characters_per_second, Real) or not LOWEST <= rate <= HIGHEST:  # NaN is not, either
+            raise InvalidOption("characters_per_second", f"{rate!r} must be from {LOWEST:g} to {HIGHEST:,.0f}.")
+        self._seconds, self._clock = 1 / float(rate), clock
         self._due: float | None = None
 
     def wait(self, characters: int, sleep: Callable[[float], object] = time.sleep) -> None:

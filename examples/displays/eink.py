@@ -10,7 +10,7 @@ import time
 from itertools import count, islice
 from pathlib import Path
 
-from displays import EInk, wrap
+from screens import EInk, wrap
 
 from charedge import CharedgeError, load
 
@@ -38,7 +38,9 @@ def main(arguments=None):
 if __name__ == "__main__":
     try:
         main()
-    except CharedgeError as error:
+    except ModuleNotFoundError as error:
+        sys.exit(f"{error}: pip install pillow")
+    except (CharedgeError, OSError) as error:
         sys.exit(f"{error}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -5,7 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
-from displays import CharacterLCD, typed
+from screens import CharacterLCD, typed
 
 from charedge import CharedgeError, load
 

@@ -15,8 +15,8 @@ WORDS = "The course of true love never did run smooth; but either it was differe
 
 
 @pytest.fixture(scope="module")
-def displays():
-    return runpy.run_path(str(FOLDER / "displays.py"))
+def screens():
+    return runpy.run_path(str(FOLDER / "screens.py"))
 
 
 def run(script, model, *options):
@@ -26,26 +26,26 @@ def run(script, model, *options):
     return result.stdout
 
 
-def test_text_is_wrapped_between_words(displays):
-    lcd = displays["CharacterLCD"]()
-    assert displays["wrap"](WORDS, lcd) == textwrap.wrap(WORDS, 20)
-    assert displays["wrap"]("a\n\nb", lcd) == ["a", "", "b"]
-    assert displays["wrap"]("x" * 45, lcd) == ["x" * 20, "x" * 20, "x" * 5]
+def test_text_is_wrapped_between_words(screens):
+    lcd = screens["CharacterLCD"]()
+    assert screens["wrap"](WORDS, lcd) == textwrap.wrap(WORDS, 20)
+    assert screens["wrap"]("a\n\nb", lcd) == ["a", "", "b"]
+    assert screens["wrap"]("x" * 45, lcd) == ["x" * 20, "x" * 20, "x" * 5]
 
 
-def test_typed_text_moves_the_word_that_gets_too_long(displays):
-    lcd, lines = displays["CharacterLCD"](), [""]
+def test_typed_text_moves_the_word_that_gets_too_long(screens):
+    lcd, lines = screens["CharacterLCD"](), [""]
     for character in WORDS.strip():
-        lines = displays["typed"](character, lines, lcd)
+        lines = screens["typed"](character, lines, lcd)
         assert all(len(line.rstrip()) <= 20 for line in lines)
     assert [line.rstrip() for line in lines] == textwrap.wrap(WORDS, 20)
     for character in "\n" + "x" * 45:
-        lines = displays["typed"](character, lines, lcd)
+        lines = screens["typed"](character, lines, lcd)
     assert lines[-3:] == ["x" * 20, "x" * 20, "x" * 5]
 
 
-def test_an_lcd_gets_only_characters_that_it_has(displays):
-    in_rom = displays["in_rom"]
+def test_an_lcd_gets_only_characters_that_it_has(screens):
+    in_rom = screens["in_rom"]
     assert in_rom("¿Añádelo “así”… schloß — 漢 ~ \\ |") == '?Anadelo "asi"... schloss - ? ? ? |'
     assert in_rom("e\u0301") == "e"
 

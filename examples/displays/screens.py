@@ -82,7 +82,7 @@ class EInk:
         self._draw.rectangle((0, 0, *self._image.size), fill=WHITE)
         for number, line in enumerate(lines):
             self._draw.text((self._margin, self._margin + number * self._row), line, fill=0, font=self._font)
-        page = self._image.point(lambda grey: WHITE if grey > THRESHOLD else 0).convert("1")
+        page = self._image.point([0] * THRESHOLD + [WHITE] * (256 - THRESHOLD)).convert("1")
         # The screen: self._screen.display(self._screen.getbuffer(page))
         page.save(self._file)
 
