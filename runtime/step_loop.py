@@ -66,7 +66,9 @@ class Plan:
     @property
     def most(self) -> int | None:
         """Maximum number of characters of a row; None never ends."""
-        return None if not self.length else self.length if self.end_at is None else self.length + MOST_MORE
+        if self.length == 0:
+            return None
+        return self.length if self.end_at is None else self.length + MOST_MORE
 
 
 class Mark(NamedTuple):

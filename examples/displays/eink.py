@@ -25,6 +25,8 @@ def main(arguments=None):
     parser.add_argument("--pages", type=int, help="number of pages [default: no limit]")
     parser.add_argument("--seed", type=int, help="the same seed gives the same text [default: random]")
     options = parser.parse_args(arguments)
+    if options.font and not options.font.is_file():
+        parser.error(f"--font {options.font} does not exist")
     model, display = load(options.model), EInk(options.picture, options.font)
     texts = (model.generate(length=40, end_at="sentence", session=options.session, seed=options.seed) for _ in count())
     lines = (wrap(" ".join(text.split()), display) for text in texts)
