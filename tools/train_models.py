@@ -25,6 +25,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -239,7 +240,7 @@ def _label(recipe: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in recipe.items())
 
 
-def _changes(entries: Sequence[str]) -> Iterator[tuple[str, Any]]:
+def _changes(entries: Sequence[str]) -> Iterator[tuple[str, str | int | float]]:
     """`dropout=0.3` -> ("dropout", 0.3).
 
     Raises:
@@ -249,8 +250,9 @@ def _changes(entries: Sequence[str]) -> Iterator[tuple[str, Any]]:
         name, equals, value = entry.partition("=")
         if not equals or name not in OPTIONS:
             raise ValueError(f"--set {entry} must be NAME=VALUE, an option of `charedge train` with underscores.")
-        numeric = OPTIONS[name].values.kind is not str
-        yield name, json.loads(value) if numeric else value
+        with suppress(ValueError):  # what is left as text is refused with the other values that an option does not have
+            value = OPTIONS[name].values.kind(value)
+        yield name, value
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
