@@ -177,8 +177,14 @@ class Trainer:
             print(f"  {name:<15} mean {summary['mean'][name]:.4f}  spread {summary['spread'][name]:.4f}  seeds {each}")
 
     def install(self, recipe: Mapping[str, Any]) -> None:
-        """Copy the file of the first seed into the package: no figure chooses among the seeds."""
+        """Copy the file of the first seed into the package: no figure chooses among the seeds.
+
+        Raises:
+            CharedgeError: that seed was not trained.
+        """
         file = self._folder("final", recipe) / "seed-1" / f"{self.name}.tflite"
+        if not file.exists():
+            raise charedge.CharedgeError(f"{file} is missing: --install needs seed 1 among --seeds.")
         shutil.copyfile(file, FOLDER / file.name)
 
     def _folder(self, phase: str, recipe: Mapping[str, Any]) -> Path:
@@ -269,6 +275,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change an option of the recipes")
     parser.add_argument("--install", action="store_true", help="copy the models of the package into it; by default they are not")
     options = parser.parse_args(arguments)
+    if options.install and options.set:
+        parser.error("--install takes the recipes as they are: leave out --set")
     unknown = [name for name in options.names if name not in MODELS]
     if unknown:
         parser.error(f"{unknown[0]} is unknown: choose one of {', '.join(MODELS)}")
