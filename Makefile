@@ -74,9 +74,10 @@ bench-growth: .venv/installed
 pictures: .venv/installed
 	$(BIN)/python benchmarks/pictures.py build/profiles.json build/growth.json
 
-# Trains the bundled models, which takes hours; resumes if it was interrupted.
+# Trains and measures the default model and those of the package, as docs/training-experiments.md describes ("The protocol"), and puts the
+# latter into the package. Takes hours; continues if it was interrupted.
 models: .venv/installed
-	$(BIN)/python tools/train_models.py
+	$(BIN)/python tools/train_models.py --install
 
 # Trains a model of Don Quijote with its accents, in NFC: make quijote CORPUS=quijote.txt
 quijote: .venv/installed

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..runtime.errors import CharedgeError
 from ..runtime.interpreter import Step, installed_interpreters
-from ..runtime.manifest import FORMAT_VERSION, Manifest, Microcontroller, Probe, RequiredInterpreter, Verified
+from ..runtime.manifest import FORMAT_VERSION, LogitTemperature, Manifest, Microcontroller, Probe, RequiredInterpreter, Verified
 from ..runtime.model_file import ModelFile, parse_model_file
 from ..runtime.progress import Progress, Report, no_progress
 from ..runtime.vocabulary import Vocabulary
@@ -42,6 +42,8 @@ class Built:
     """One on each installed interpreter that the file names."""
     probe_difference: float
     """Largest difference of the probe's loss between these interpreters, in nats per character."""
+    logit_temperature: LogitTemperature | None = None
+    """The temperature that its logits were divided by, if they were."""
 
     @property
     def worst(self) -> Measurement:
@@ -94,7 +96,7 @@ def build_model_files(
         file = ModelFile(Path(f"{description.name}.tflite"), manifest, vocabulary, flatbuffer)
         data = file.to_bytes()
         parse_model_file(io.BytesIO(data), file.path)  # a device would refuse what this refuses
-        built.append(Built(name, data, manifest.interpreters, measurements, difference))
+        built.append(Built(name, data, manifest.interpreters, measurements, difference, manifest.logit_temperature))
     return built
 
 
@@ -181,4 +183,5 @@ def _manifest(
         probe=probe,
         training=description.training,
         microcontroller=microcontroller,
+        logit_temperature=description.logit_temperature,
     )

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 VERIFIED_CHARACTERS = 20_000
 
 
-def build_run(run: Run, quantizations: Sequence[str], texts: dict[str, str | None], fit: bool, progress: Progress) -> list[Built]:
+def build_run(
+    run: Run,
+    quantizations: Sequence[str],
+    texts: dict[str, str | None],
+    fit: bool,
+    temperature: float | None,
+    progress: Progress,
+) -> list[Built]:
     """Read a run with Keras, and build and measure its files.
 
     Args:
@@ -27,6 +34,7 @@ def build_run(run: Run, quantizations: Sequence[str], texts: dict[str, str | Non
         quantizations: names in `PROFILES`.
         texts: `name`, `author`, `license` and `notes`.
         fit: whether to divide the logits by a fitted temperature.
+        temperature: a temperature to divide them by without fitting, or None.
         progress: called with reports.
 
     Raises:
@@ -43,11 +51,11 @@ def build_run(run: Run, quantizations: Sequence[str], texts: dict[str, str | Non
     from .build import build_model_files
     from .description import Description
     from .read_run import calibration_ids, held_out_ids, read_weights, start_text, training_record
-    from .temperature import fit_temperature
+    from .temperature import temper
 
     hide_gpus()
     model = load_model(run, FAST_LAYERS)
-    temperature = fit_temperature(model, run, progress) if fit else None
+    logit_temperature = temper(model, run, fit, temperature, progress)
     held_out = held_out_ids(run, VERIFIED_CHARACTERS)
     # GPTQ makes weights worse that were trained to be rounded: they already are near the values that int4 can store.
     gptq = not config.quantization_aware
@@ -62,7 +70,8 @@ def build_run(run: Run, quantizations: Sequence[str], texts: dict[str, str | Non
         normalization=config.normalization,
         unknown=config.unknown,
         start_text=start_text(run),
-        training={**notes, **training_record(run, config, temperature)},
+        training={**notes, **training_record(run, config)},
+        logit_temperature=logit_temperature,
     )
     return build_model_files(
         read_weights(model, config),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..runtime.errors import CharedgeError, InvalidOption
+from ..runtime.manifest import LogitTemperature
 from ..runtime.model_file import ModelFile
 from ..runtime.text import normalize
 
@@ -58,6 +59,8 @@ class CArray:
     """Size of the arena for TensorFlow Lite Micro, with a margin of 10 %; None if it is not installed."""
     verified: tuple[Measurement, ...]
     """Quality and speed on each interpreter that is installed here, TensorFlow Lite Micro included."""
+    logit_temperature: LogitTemperature | None
+    """The temperature that the logits were divided by, and what it was fitted on; None if they were not divided."""
 
 
 def require_header_name(field: str, output: Path) -> None:

@@ -13,6 +13,7 @@ import typer
 from ..console import JSON, PLAIN, print_json, shown_loss
 from ..display import Display
 from ..runtime.errors import InvalidOption
+from ..runtime.manifest import LogitTemperature
 from .c_array import PROFILE, CArray
 from .convert import Conversion, convert_all
 from .convert import convert as convert_run
@@ -75,6 +76,14 @@ def convert(
     fit_temperature: Annotated[
         bool, typer.Option("--fit-temperature", help="Divide the logits by the temperature that predicts the held-out text best.")
     ] = False,
+    logit_temperature: Annotated[
+        float | None,
+        typer.Option(
+            metavar="VALUE",
+            help="Divide the logits by this temperature, from 0.25 to 4; not with --fit-temperature.  [default: not divided]",
+            show_default=False,
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model.  [default: the name of the run folder]")] = None,
     author: Annotated[str, typer.Option(help="Author of the model.")] = "unspecified",
     license: Annotated[str, typer.Option(help="Licence of the model as an SPDX identifier.")] = "unspecified",
@@ -97,12 +106,13 @@ def convert(
     if output is None and folder is None:
         raise InvalidOption("output", "is missing: give either --output MODEL or --all DIR.")
     texts = {"name": name, "author": author, "license": license, "notes": notes}
-    options: dict[str, Any] = {"tolerance": tolerance, "fit_temperature": fit_temperature, **texts}
+    temperatures: dict[str, Any] = {"fit_temperature": fit_temperature, "logit_temperature": logit_temperature}
+    options: dict[str, Any] = {"tolerance": tolerance, **temperatures, **texts}
     with Display() as display:
         if folder is not None:
             result = convert_all(run, folder, **options, progress=display)
         elif format == "saved-model":
-            result = export_saved_model(run, cast(Path, output), fit_temperature=fit_temperature, progress=display)
+            result = export_saved_model(run, cast(Path, output), **temperatures, progress=display)
         elif format in ("c", "c-array"):
             result = export_c_array(run, cast(Path, output), **options, step=format == "c", progress=display)
         elif format == "html":
@@ -130,7 +140,8 @@ def convert(
             f"{result.folder}: a SavedModel of {result.bytes:,} bytes, largest logit difference to Keras "
             f"{result.largest_logit_difference:.6f}"
         )
-        print(f"{shown_loss(result.nats_per_character)} {_over(result.characters, run)}")
+        measured = f"{shown_loss(result.nats_per_character)} {_over(result.characters, run)}"
+        print(*(_cross_validated(result.logit_temperature) or [measured]))
         print(f"next: tf.saved_model.load({result.folder!r}).generate_one_step(...), as docs/command-line.md shows")
 
 
@@ -170,20 +181,40 @@ def _over(characters: int, run: Path) -> str:
     return f"over the first {characters:,} held-out characters of {run}, one stream with the state carried"
 
 
+def _cross_validated(temperature: LogitTemperature | None) -> list[str]:
+    """If the temperature was fitted on the text that the file was measured on: the loss on text that it was not fitted on."""
+    if temperature is None or temperature.fit is None or not temperature.fitted_on_verified:
+        return []
+    fit = temperature.fit
+    return [
+        f"Keras, each half of the first {fit.characters:,} held-out characters with the temperature fitted on the other half: "
+        f"{shown_loss(fit.cross_validated_nats_per_character)}"
+    ]
+
+
 def _table(run: Path, conversions: Sequence[Conversion | CArray | Page]) -> str:
     """The table: the text measured on; a line for Keras; for each file its title, and a line for each interpreter."""
-    measured = conversions[0].verified[0]
+    measured, crossed = conversions[0].verified[0], _cross_validated(conversions[0].logit_temperature)
+
+    def shown(nats: float) -> str:
+        return "fitted" if crossed else f"{nats:.4f}"
+
     lines = [
         f"nats/char: nats per character {_over(measured.characters, run)}",
+        *(
+            ["fitted: the temperature was fitted on this text, too, so only the differences from Keras are results"]
+            if crossed
+            else []
+        ),
         ROW.format(*HEADINGS),
-        ROW.format("Keras", f"{measured.reference_nats_per_character:.4f}", *[""] * 5),
+        ROW.format("Keras", shown(measured.reference_nats_per_character), *[""] * 5),
     ]
     for conversion in conversions:
         lines.append(_title(conversion))
         lines += [
             ROW.format(
                 f"  {measured.interpreter} {measured.version}",
-                f"{measured.nats_per_character:.4f}",
+                shown(measured.nats_per_character),
                 f"{measured.loss:+.4f}",
                 f"{measured.kl_divergence:.5f}",
                 f"{measured.top_1_agreement:.2%}",
@@ -192,4 +223,4 @@ def _table(run: Path, conversions: Sequence[Conversion | CArray | Page]) -> str:
             )
             for measured in conversion.verified
         ]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(line.rstrip() for line in [*lines, *crossed])

@@ -24,20 +24,24 @@ def draw_comparison(results: Sequence[Built], title: str) -> bytes:
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    reference = results[0].worst.reference_nats_per_character
-    axes.axhline(reference, color="gray", linestyle="--", linewidth=1, label=f"Keras, float32: {reference:.4f}")
+    reference, temperature = results[0].worst.reference_nats_per_character, results[0].logit_temperature
+    fitted = temperature is not None and temperature.fitted_on_verified  # then only the differences from Keras are results
+    zero, keras = (reference, "Keras, float32") if fitted else (0.0, f"Keras, float32: {reference:.4f}")
+    axes.axhline(reference - zero, color="gray", linestyle="--", linewidth=1, label=keras)
     for color, result in enumerate(results):
         for measured, marker in zip(result.measurements, "o^", strict=False):
             speed = f"{measured.microseconds_per_character:.0f} us"
             label = f"{result.quantization} on {measured.interpreter}: {measured.loss:+.4f}, {speed}"
-            axes.plot(len(result.data) / 1e6, measured.nats_per_character, marker, color=f"C{color}", markersize=8, label=label)
-        at = (len(result.data) / 1e6, result.worst.nats_per_character)
+            axes.plot(
+                len(result.data) / 1e6, measured.nats_per_character - zero, marker, color=f"C{color}", markersize=8, label=label
+            )
+        at = (len(result.data) / 1e6, result.worst.nats_per_character - zero)
         axes.annotate(result.quantization, at, textcoords="offset points", xytext=(0, 9), ha="center")
     axes.margins(x=0.12, y=0.25)
     axes.set_xlim(left=0)
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.set_xlabel("size of the file, MB")
-    axes.set_ylabel("nats per character, held-out text")
+    axes.set_ylabel(f"nats per character{' more than Keras' if fitted else ''}, held-out text")
     axes.set_title(title)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")

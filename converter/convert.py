@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..runtime.errors import CharedgeError, InvalidOption
-from ..runtime.manifest import RequiredInterpreter
+from ..runtime.manifest import LogitTemperature, RequiredInterpreter
 from ..runtime.paths import StrPath, path_argument
 from ..runtime.progress import Progress, no_progress
 from ..runtime.text import harmless
@@ -40,6 +40,8 @@ class Conversion:
     """The interpreters that may run it, with the lowest version of each."""
     verified: tuple[Measurement, ...]
     """Quality and speed on each of them that is installed."""
+    logit_temperature: LogitTemperature | None
+    """The temperature that the logits were divided by, and what it was fitted on; None if they were not divided."""
 
 
 def convert(
@@ -49,6 +51,7 @@ def convert(
     quantization: str = "int8",
     tolerance: float | None = None,
     fit_temperature: bool = False,
+    logit_temperature: float | None = None,
     name: str | None = None,
     author: str = "unspecified",
     license: str = "unspecified",
@@ -62,7 +65,8 @@ def convert(
         output: the .tflite file to write; missing parent folders are made, and an existing file is replaced atomically.
         quantization: storage of the weights: `float32`, `float16`, `int8`, `int8-static` or `int4`.
         tolerance: maximum loss of the file against the Keras model, in nats per character; by default the quantization's own.
-        fit_temperature: divide the logits by the temperature that predicts the held-out text best.
+        fit_temperature: divide the logits by the temperature that predicts the held-out text best; not with `logit_temperature`.
+        logit_temperature: divide the logits by this temperature, from 0.25 to 4; by default they are not divided.
         name: the model's name, one line of at most 1000 characters; by default the run folder's.
         author: author of the model, one line.
         license: the model's licence as an SPDX identifier, one line.
@@ -79,10 +83,10 @@ def convert(
     """
     run, output = Run.of("run", run), path_argument("output", output)
     check_quantization("quantization", quantization)
-    check_options(tolerance, fit_temperature, name, author, license, notes, progress)
+    check_options(tolerance, fit_temperature, logit_temperature, name, author, license, notes, progress)
     check_file("output", output, run)
     texts = {"name": name, "author": author, "license": license, "notes": notes}
-    (built,) = build_run(run, [quantization], texts, fit_temperature, progress)
+    (built,) = build_run(run, [quantization], texts, fit_temperature, logit_temperature, progress)
     require_quality(built, output, tolerance)
     write_file("output", output, built.data)
     return _conversion(built, output)
@@ -94,6 +98,7 @@ def convert_all(
     *,
     tolerance: float | None = None,
     fit_temperature: bool = False,
+    logit_temperature: float | None = None,
     name: str | None = None,
     author: str = "unspecified",
     license: str = "unspecified",
@@ -105,7 +110,7 @@ def convert_all(
     The files are `NAME-QUANTIZATION.tflite`; the comparison is `NAME-comparison.json` and `NAME-comparison.png`.
 
     Args:
-        run, tolerance, fit_temperature, author, license, notes, progress: as for `convert`.
+        run, tolerance, fit_temperature, logit_temperature, author, license, notes, progress: as for `convert`.
         folder: the folder for the files; made if it is missing.
         name: the model's name, and the start of the file names; by default the run folder's name.
 
@@ -117,12 +122,12 @@ def convert_all(
             raised.
     """
     run, folder = Run.of("run", run), path_argument("folder", folder)
-    check_options(tolerance, fit_temperature, name, author, license, notes, progress)
+    check_options(tolerance, fit_temperature, logit_temperature, name, author, license, notes, progress)
     if name is not None and (Path(name).name != name or len(os.fsencode(name)) > MAX_FILE_NAME):
         raise InvalidOption("name", f"{name} must be usable as a file name: at most {MAX_FILE_NAME} bytes, without a folder.")
     check_folder("folder", folder, run)
     texts = {"name": name, "author": author, "license": license, "notes": notes}
-    results = build_run(run, list(PROFILES), texts, fit_temperature, progress)
+    results = build_run(run, list(PROFILES), texts, fit_temperature, logit_temperature, progress)
     begin = name or run.path.resolve().name
     conversions, errors = [], []
     for built in results:
@@ -147,6 +152,7 @@ def _conversion(built: Built, path: Path) -> Conversion:
         quantization=built.quantization,
         interpreters=tuple(built.interpreters),
         verified=tuple(built.measurements),
+        logit_temperature=built.logit_temperature,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..runtime.manifest import LogitTemperature
 from ..runtime.text import Normalization
 
 
@@ -27,3 +28,5 @@ class Description:
     """Text that is read, and not printed, if there is no prompt."""
     training: dict[str, Any]
     """The corpus, the recipe and the losses, as the manifest records them."""
+    logit_temperature: LogitTemperature | None = None
+    """The temperature that the logits were divided by, if they were."""

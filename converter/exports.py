@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..runtime.errors import CharedgeError
+from ..runtime.manifest import LogitTemperature
 from ..runtime.model_file import ModelFile, parse_model_file
 from ..runtime.paths import StrPath, path_argument
 from ..runtime.progress import Progress, no_progress
@@ -43,6 +44,8 @@ class Page:
     quantization: str
     verified: tuple[Measurement, ...]
     """Quality and speed of the model file on each interpreter that is installed here; the page has its own arithmetic."""
+    logit_temperature: LogitTemperature | None
+    """The temperature that the logits were divided by, and what it was fitted on; None if they were not divided."""
 
 
 def export_saved_model(
@@ -50,6 +53,7 @@ def export_saved_model(
     output: StrPath,
     *,
     fit_temperature: bool = False,
+    logit_temperature: float | None = None,
     progress: Progress = no_progress,
 ) -> Exported:
     """Write a run's best weights as a SavedModel: the one-step generator of TensorFlow's text generation tutorial, in float32.
@@ -57,7 +61,8 @@ def export_saved_model(
     Args:
         run: the run, or its folder.
         output: the folder to write; missing parent folders are made, and an existing SavedModel is replaced as a whole.
-        fit_temperature: divide the logits by the temperature that predicts the held-out text best.
+        fit_temperature: divide the logits by the temperature that predicts the held-out text best; not with `logit_temperature`.
+        logit_temperature: divide the logits by this temperature, from 0.25 to 4; by default they are not divided.
         progress: called with reports on the characters done in each stage.
 
     Returns:
@@ -69,13 +74,13 @@ def export_saved_model(
             the SavedModel's logits differ from the Keras model's, and it was not put in place.
     """
     run, output = Run.of("run", run), path_argument("output", output)
-    check_call(fit_temperature, progress)
+    check_call(fit_temperature, logit_temperature, progress)
     check_saved_model("output", output, run)
     run.config()
     require_tensorflow("convert", "convert")
     from .saved_model import write_saved_model
 
-    return write_saved_model(run, output, fit_temperature, progress)
+    return write_saved_model(run, output, fit_temperature, logit_temperature, progress)
 
 
 def export_html(
@@ -85,6 +90,7 @@ def export_html(
     quantization: str = "int8",
     tolerance: float | None = None,
     fit_temperature: bool = False,
+    logit_temperature: float | None = None,
     name: str | None = None,
     author: str = "unspecified",
     license: str = "unspecified",
@@ -94,7 +100,7 @@ def export_html(
     """Convert a run's best weights to a web page: one HTML file that writes and scores text in a browser, without a network.
 
     Args:
-        run, tolerance, fit_temperature, name, author, license, notes, progress: as for `convert`.
+        run, tolerance, fit_temperature, logit_temperature, name, author, license, notes, progress: as for `convert`.
         output: the .html file to write; missing parent folders are made, and a file that is there is replaced as a whole.
         quantization: how the weights are stored: `float32`, `float16`, `int8` or `int8-static`.
 
@@ -107,15 +113,15 @@ def export_html(
     """
     run, output = Run.of("run", run), path_argument("output", output)
     check_quantization("quantization", quantization)
-    check_options(tolerance, fit_temperature, name, author, license, notes, progress)
+    check_options(tolerance, fit_temperature, logit_temperature, name, author, license, notes, progress)
     check_file("output", output, run, ".html")
     check_page(quantization, output)
     texts = {"name": name, "author": author, "license": license, "notes": notes}
-    (built,) = build_run(run, [quantization], texts, fit_temperature, progress)
+    (built,) = build_run(run, [quantization], texts, fit_temperature, logit_temperature, progress)
     require_quality(built, output, tolerance)
     page = build_page(parse_model_file(io.BytesIO(built.data), output), output)
     write_file("output", output, page)
-    return Page(str(output), len(page), len(built.data), quantization, tuple(built.measurements))
+    return Page(str(output), len(page), len(built.data), quantization, tuple(built.measurements), built.logit_temperature)
 
 
 def export_c_array(
@@ -124,6 +130,7 @@ def export_c_array(
     *,
     tolerance: float | None = None,
     fit_temperature: bool = False,
+    logit_temperature: float | None = None,
     name: str | None = None,
     author: str = "unspecified",
     license: str = "unspecified",
@@ -137,7 +144,7 @@ def export_c_array(
     without it by the step in C that is written on request.
 
     Args:
-        run, tolerance, fit_temperature, name, author, license, notes, progress: as for `convert`.
+        run, tolerance, fit_temperature, logit_temperature, name, author, license, notes, progress: as for `convert`.
         output: the header to write, a C identifier and `.h`; all names in it begin with that identifier. Missing parent folders
             are made. A header that is there is replaced as a whole, and so is a .c file that charedge wrote.
         step: write charedge_step.h and charedge_step.c beside it, which run the model, and main.c, an example, if there is none.
@@ -152,7 +159,7 @@ def export_c_array(
             .c file beside `output` is not charedge's.
     """
     run, output = Run.of("run", run), path_argument("output", output)
-    check_options(tolerance, fit_temperature, name, author, license, notes, progress)
+    check_options(tolerance, fit_temperature, logit_temperature, name, author, license, notes, progress)
     require(isinstance(step, bool), "step", step, "True or False")
     require_header_name("output", output)
     source = output.with_suffix(".c")
@@ -165,7 +172,7 @@ def export_c_array(
     if not step:
         _require_micro(output)
     texts = {"name": name, "author": author, "license": license, "notes": notes}
-    (built,) = build_run(run, [PROFILE], texts, fit_temperature, progress)
+    (built,) = build_run(run, [PROFILE], texts, fit_temperature, logit_temperature, progress)
     require_quality(built, output, tolerance)
     file = parse_model_file(io.BytesIO(built.data), output)
     require_fits(output, len(file.flatbuffer))
@@ -177,7 +184,9 @@ def export_c_array(
 def _c_array(built: Built, file: ModelFile, header: Path, source: Path) -> CArray:
     micro = file.manifest.microcontroller
     arena = None if micro is None else micro.arena_bytes
-    return CArray(str(header), str(source), built.quantization, flash_bytes(file), arena, tuple(built.measurements))
+    return CArray(
+        str(header), str(source), built.quantization, flash_bytes(file), arena, tuple(built.measurements), built.logit_temperature
+    )
 
 
 def _weight_bytes(run: Run) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import numpy as np
 from ..runtime.errors import CharedgeError
 from ..runtime.vocabulary import UNKNOWN_ID
 from ..trainer.config import Config, recipe
-from ..trainer.run import Run
+from ..trainer.run import Run, kept_epoch
 from .step import Layer, Weights
 
 if TYPE_CHECKING:
@@ -76,17 +75,15 @@ def read_weights(model: keras.Model, config: Config) -> Weights:
     return Weights(config.cell, embedding, tuple(layers), output_kernel, output_bias)
 
 
-def training_record(run: Run, config: Config, temperature: float | None) -> dict[str, object]:
+def training_record(run: Run, config: Config) -> dict[str, object]:
     """The manifest's record of the training; it has the names of the corpus files, not their folders.
 
     Args:
         run: the run.
         config: its configuration.
-        temperature: the temperature that the logits were divided by, if they were.
     """
     history = run.history()
-    finite = [epoch for epoch in history if math.isfinite(epoch.validation_nats_per_character)]
-    best = min(finite, key=lambda epoch: epoch.validation_nats_per_character, default=None)
+    kept = kept_epoch(config, history)
     return {
         "corpus": {
             "files": [Path(file).name for file in config.corpus["files"][:MAX_NAMED_FILES]],
@@ -94,10 +91,9 @@ def training_record(run: Run, config: Config, temperature: float | None) -> dict
             "sha256": config.corpus["sha256"],
         },
         "recipe": _recipe(config),
-        **({} if temperature is None else {"logits_divided_by": temperature}),
         "epochs": len(history),
-        "train_nats_per_character": best.train_nats_per_character if best else None,
-        "validation_nats_per_character": best.validation_nats_per_character if best else None,
+        "train_nats_per_character": kept.train_nats_per_character if kept else None,
+        "validation_nats_per_character": kept.validation_nats_per_character if kept else None,
     }
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..runtime.errors import CharedgeError
-from ..runtime.manifest import STATES_PER_LAYER
+from ..runtime.manifest import STATES_PER_LAYER, LogitTemperature
 from ..runtime.progress import Progress, Report, no_progress
 from ..runtime.scoring import nats_of
 from ..runtime.vocabulary import UNKNOWN_ID, Vocabulary
@@ -29,7 +29,7 @@ from ..trainer.model import EMBEDDING, LOGITS, RECURRENT, load_model, state_size
 from ..trainer.run import Config, Run
 from .folders import replacing
 from .read_run import held_out_ids, start_text
-from .temperature import fit_temperature
+from .temperature import temper
 
 VERIFIED_CHARACTERS, VERIFIED_AT_ONCE = 1000, 100
 LOGIT_TOLERANCE = 1e-4
@@ -48,9 +48,13 @@ class Exported:
     largest_logit_difference: float
     bytes: int
     """Size of all its files."""
+    logit_temperature: LogitTemperature | None
+    """The temperature that the logits were divided by, and what it was fitted on; None if they were not divided."""
 
 
-def write_saved_model(run: Run, output: Path, fit: bool = False, progress: Progress = no_progress) -> Exported:
+def write_saved_model(
+    run: Run, output: Path, fit: bool = False, temperature: float | None = None, progress: Progress = no_progress
+) -> Exported:
     """Write a run's best weights as a SavedModel, in float32, and compare it with the Keras model.
 
     The functions of the loaded SavedModel are those of `OneStep`; its signatures are `serving_default` (`inputs`, `states`,
@@ -61,6 +65,7 @@ def write_saved_model(run: Run, output: Path, fit: bool = False, progress: Progr
         output: the folder to write, checked by `outputs.check_saved_model`; an existing SavedModel is replaced, in one step if
             the system can do that.
         fit: whether to divide the logits by the temperature that predicts the held-out text best.
+        temperature: a temperature to divide them by without fitting, or None.
         progress: called with reports.
 
     Returns:
@@ -75,15 +80,14 @@ def write_saved_model(run: Run, output: Path, fit: bool = False, progress: Progr
     hide_gpus()
     with _full_float32():
         model = load_model(run)
-        if fit:
-            fit_temperature(model, run, progress)
+        logit_temperature = temper(model, run, fit, temperature, progress)
         generator = OneStep(model, run.config(), run.vocabulary(), start_text(run))
         signatures = {"serving_default": generator.serve, "step": generator.step}
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             with replacing(place) as folder:
                 tf.saved_model.save(generator, str(folder), signatures=signatures)
-                exported = _measure(folder, output, model, ids, progress)
+                exported = _measure(folder, output, model, ids, logit_temperature, progress)
                 if not exported.largest_logit_difference <= LOGIT_TOLERANCE:  # nor NaN
                     raise CharedgeError(
                         f"{output} was not written: its logits differ by {exported.largest_logit_difference:g} from those of "
@@ -228,7 +232,9 @@ def _draw(logits: tf.Tensor, temperature: tf.Tensor) -> tf.Tensor:
     return tf.argmax(logits + mask + temperature * tf.cast(noise, tf.float32), axis=1)
 
 
-def _measure(folder: Path, output: Path, model: keras.Model, ids: np.ndarray, progress: Progress) -> Exported:
+def _measure(
+    folder: Path, output: Path, model: keras.Model, ids: np.ndarray, temperature: LogitTemperature | None, progress: Progress
+) -> Exported:
     """Load a SavedModel, and compare its logits with the Keras model's.
 
     Args:
@@ -236,6 +242,7 @@ def _measure(folder: Path, output: Path, model: keras.Model, ids: np.ndarray, pr
         output: the folder that it will be moved to.
         model: the Keras model.
         ids: int32 [n].
+        temperature: the temperature that the model's logits were divided by, if they were.
         progress: called with reports on the characters compared.
     """
     progress(Report("verifying", 0, len(ids), "characters"))
@@ -254,6 +261,7 @@ def _measure(folder: Path, output: Path, model: keras.Model, ids: np.ndarray, pr
         nats_per_character=float(nats_of(logits[:-1], ids[1:]).mean()),
         largest_logit_difference=float(np.abs(logits - expected).max()),
         bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+        logit_temperature=temperature,
     )
 
 

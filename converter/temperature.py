@@ -17,19 +17,20 @@ import numpy as np
 from numpy.polynomial import Chebyshev
 from numpy.polynomial.chebyshev import chebpts1
 
+from ..runtime.manifest import LogitTemperature, TemperatureFit
 from ..runtime.progress import Progress, Report, no_progress
 from ..trainer.logits import read_text
 from ..trainer.model import LOGITS
 from ..trainer.run import Run
+from .arguments import MAX_TEMPERATURE
 from .read_run import held_out_ids
+from .verification import DECIMALS
 
 MOST_LOGITS = 1_000_000_000
 """Maximum number of logits of a fit, which bounds its time: 1,000,000 characters for a vocabulary of 1,000, 50,000 for 20,000."""
-LARGEST = 4.0
-"""The largest temperature; the smallest is 1 / LARGEST."""
-MEASURED = np.log(LARGEST) * chebpts1(17)
+MEASURED = np.log(MAX_TEMPERATURE) * chebpts1(17)
 """Logarithms of the temperatures at which the loss is measured. Between them the polynomial's error is about 1e-5 nats."""
-CANDIDATES = np.log(LARGEST) * np.linspace(-1, 1, 2001)
+CANDIDATES = np.log(MAX_TEMPERATURE) * np.linspace(-1, 1, 2001)
 BLOCK = 1 << 16
 """Number of logits whose loss is computed at once: they fit in the processor's cache."""
 
@@ -43,7 +44,7 @@ class Fit:
     before: float
     """Loss with the logits as they are."""
     after: float
-    """Loss with the logits divided by the best temperature of the whole text."""
+    """Loss with the logits divided by the best temperature of the whole text: measured where it was fitted, so no result."""
     unseen: float
     """Loss with the logits of each half of the text divided by the best temperature of the other half."""
 
@@ -77,7 +78,7 @@ def best_temperature(parts: Iterable[np.ndarray], targets: np.ndarray) -> Fit:
     crossed = np.array([losses[0](best[1]), losses[1](best[0])])
     helps = all(crossed < [loss(0) for loss in losses])  # false if they are NaN
     return Fit(
-        temperature=float(np.exp(chosen)) if helps else 1.0,
+        temperature=float(np.clip(np.exp(chosen), 1 / MAX_TEMPERATURE, MAX_TEMPERATURE)) if helps else 1.0,
         before=float(whole(0)),
         after=float(whole(chosen)),
         unseen=float(crossed @ counts / len(targets)),
@@ -102,7 +103,7 @@ def nats_by_temperature(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 def _curve(losses: np.ndarray) -> Chebyshev:
     """The polynomial in the temperature's logarithm through the measured losses."""
-    return Chebyshev.fit(MEASURED, losses, len(MEASURED) - 1, domain=[-np.log(LARGEST), np.log(LARGEST)])
+    return Chebyshev.fit(MEASURED, losses, len(MEASURED) - 1, domain=[-np.log(MAX_TEMPERATURE), np.log(MAX_TEMPERATURE)])
 
 
 def divide_logits(model: keras.Model, temperature: float) -> None:
@@ -111,16 +112,16 @@ def divide_logits(model: keras.Model, temperature: float) -> None:
     layer.set_weights([weight / temperature for weight in layer.get_weights()])
 
 
-def fit_temperature(model: keras.Model, run: Run, progress: Progress = no_progress) -> float:
+def fit_temperature(model: keras.Model, run: Run, progress: Progress = no_progress) -> LogitTemperature:
     """Fit the temperature on a run's held-out text, and divide the logits of its model by it.
 
     Args:
-        model: the Keras model of the run, with its best weights.
+        model: the Keras model of the run.
         run: the run.
         progress: called with reports on the characters read, and with a message about the result.
 
     Returns:
-        The temperature; 1.0 if none helps, and then the model is unchanged.
+        The temperature, 1 if none helps, and then the model is unchanged; and the loss on text that it was not fitted on.
 
     Raises:
         CharedgeError: the run has no held-out text.
@@ -129,14 +130,41 @@ def fit_temperature(model: keras.Model, run: Run, progress: Progress = no_progre
     ids = held_out_ids(run, 1 + MOST_LOGITS // model.get_layer(LOGITS).units)
     parts = read_text(model, ids, progress, stage)
     fit = best_temperature(parts, ids[1:])
-    over = f"over the first {len(ids):,} held-out characters, one stream with the state carried"
+    text = f"the first {len(ids):,} held-out characters"
     if fit.temperature == 1:
-        message = f"not dividing the logits: fitted on half of the held-out text, no temperature helps on the other half, {over}"
+        message = f"not dividing the logits: fitted on one half of {text}, no temperature helps on the other half"
     else:
         divide_logits(model, fit.temperature)
         message = (
-            f"dividing the logits by {fit.temperature:.3f}: {fit.before:.4f} -> {fit.after:.4f} nats per character {over} "
-            f"({fit.unseen:.4f} on each half when fitted on the other)"
+            f"dividing the logits by {fit.temperature:.3f}, fitted on {text}; each half of them with the temperature fitted on the "
+            f"other half: {fit.before:.4f} -> {fit.unseen:.4f} nats per character, one stream with the state carried"
         )
     progress(Report(stage, message=message))
-    return fit.temperature
+    crossed = fit.before if fit.temperature == 1 else fit.unseen
+    return LogitTemperature(fit.temperature, TemperatureFit(len(ids), round(crossed, DECIMALS), round(fit.before, DECIMALS)))
+
+
+def temper(
+    model: keras.Model, run: Run, fit: bool, given: float | None, progress: Progress = no_progress
+) -> LogitTemperature | None:
+    """Divide the logits of a run's model by a fitted or given temperature, or leave them as they are.
+
+    Args:
+        model: the Keras model of the run.
+        run: the run.
+        fit: whether to fit the temperature on the run's held-out text.
+        given: the temperature to use without fitting; only without `fit`.
+        progress: called with reports on the fit.
+
+    Returns:
+        The temperature; None if it is neither fitted nor given.
+
+    Raises:
+        CharedgeError: the run has no held-out text to fit on.
+    """
+    if fit:
+        return fit_temperature(model, run, progress)
+    if given is None:
+        return None
+    divide_logits(model, given)
+    return LogitTemperature(float(given))

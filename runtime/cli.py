@@ -24,7 +24,7 @@ from .pace import Pace
 from .text import read_chunks, split_lines
 
 if TYPE_CHECKING:
-    from .manifest import Manifest
+    from .manifest import LogitTemperature, Manifest, Verified
     from .model import Model
     from .saved_text import SavedText
     from .vocabulary import Vocabulary
@@ -304,14 +304,8 @@ def info(model: MODEL, as_json: JSON = False) -> None:
         ("made by", f"{manifest.created_by}, trained until {manifest.created}, licence {manifest.license}"),
         ("text", f"normalised to {manifest.normalization}, unknown characters: {manifest.unknown}"),
         *(("runs on", place) for place in _places(manifest)),
-        *(
-            (
-                "verified",
-                f"{v.nats_per_character:.4f} nats per character ({v.loss:+.4f} against Keras) "
-                f"over {v.characters:,} held-out characters on {v.interpreter} {v.version}",
-            )
-            for v in manifest.verified
-        ),
+        *(("temperature", line) for line in _temperature(manifest.logit_temperature)),
+        *(("verified", _verified(entry, manifest.logit_temperature)) for entry in manifest.verified),
         *(("training", f"{key.replace('_', ' ')}: {_plain(value)}") for key, value in manifest.training.items()),
         ("vocabulary", _shown_vocabulary(contents.vocabulary)),
     ]
@@ -331,6 +325,33 @@ def _places(manifest: Manifest) -> Iterator[str]:
         yield f"microcontrollers, with TensorFlow Lite Micro and an arena of {micro.arena_bytes:,} bytes"
     if manifest.quantization in ("int8", "int8-static"):
         yield "microcontrollers, with the step in C of `charedge convert --format c`"
+
+
+def _temperature(temperature: LogitTemperature | None) -> Iterator[str]:
+    """What the logits were divided by, and the loss on text that this was not fitted on."""
+    if temperature is None:
+        return
+    fit = temperature.fit
+    if fit is None:
+        yield f"logits divided by {temperature.value:.4g}, which was given"
+        return
+    text = f"the first {fit.characters:,} held-out characters"
+    if temperature.value == 1:
+        yield f"logits not divided: fitted on one half of {text}, no temperature helps on the other half"
+        return
+    yield f"logits divided by {temperature.value:.4f}, fitted on {text}"
+    yield (
+        f"{fit.cross_validated_nats_per_character:.4f} nats per character in Keras over them, each half with the temperature "
+        f"fitted on the other half ({fit.undivided_nats_per_character:.4f} undivided)"
+    )
+
+
+def _verified(entry: Verified, temperature: LogitTemperature | None) -> str:
+    """What conversion measured on one interpreter; the loss itself only on text that the temperature was not fitted on."""
+    over = f"over {entry.characters:,} held-out characters on {entry.interpreter} {entry.version}"
+    if temperature is not None and temperature.fitted_on_verified:
+        return f"{entry.loss:+.4f} nats per character against Keras {over}"
+    return f"{entry.nats_per_character:.4f} nats per character ({entry.loss:+.4f} against Keras) {over}"
 
 
 def _shown_vocabulary(vocabulary: Vocabulary) -> str:

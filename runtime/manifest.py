@@ -71,6 +71,34 @@ class Verified:
 
 
 @dataclass(frozen=True)
+class TemperatureFit:
+    """How a temperature was fitted on the run's held-out text, and what it is worth on text that it was not fitted on."""
+
+    characters: int
+    """Held-out characters, from their start, that it was fitted on; those of `verified` are among them."""
+    cross_validated_nats_per_character: float
+    """The Keras model's loss over these characters, each half with the temperature that was fitted on the other half; with the
+    logits as they are if the temperature is 1."""
+    undivided_nats_per_character: float
+    """The Keras model's loss over these characters with the logits as they are."""
+
+
+@dataclass(frozen=True)
+class LogitTemperature:
+    """The temperature that the logits were divided by (Guo et al. 2017, "On Calibration of Modern Neural Networks")."""
+
+    value: float
+    """1 if it was fitted, and no temperature that is fitted on one half of the text lowers the loss of the other half."""
+    fit: TemperatureFit | None = None
+    """None if it was given."""
+
+    @property
+    def fitted_on_verified(self) -> bool:
+        """Whether it was fitted on the text of `verified`, so that of the losses there only the differences are results."""
+        return self.fit is not None and self.value != 1
+
+
+@dataclass(frozen=True)
 class Probe:
     """A few steps whose loss must equal the recorded one on every machine that runs the file."""
 
@@ -109,12 +137,17 @@ class Manifest:
     training: dict[str, Any]
     microcontroller: Microcontroller | None = None
     """None if the file was not tried on TensorFlow Lite Micro."""
+    logit_temperature: LogitTemperature | None = None
+    """None if the logits are the trained network's."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The manifest as a JSON object; `microcontroller` is left out if it is None."""
+        """The manifest as a JSON object, without the optional objects that are None."""
         values = asdict(self)
-        if self.microcontroller is None:
-            del values["microcontroller"]
+        for name in ("microcontroller", "logit_temperature"):
+            if values[name] is None:
+                del values[name]
+        if self.logit_temperature is not None and self.logit_temperature.fit is None:
+            del values["logit_temperature"]["fit"]
         return values
 
     def to_json(self) -> bytes:
@@ -189,6 +222,7 @@ def parse_manifest(data: bytes, path: Path) -> Manifest:
         ),
         training=fields.get("training", dict),
         microcontroller=_microcontroller(fields),
+        logit_temperature=_logit_temperature(fields),
     )
     if manifest.state_size != manifest.layers * manifest.units * STATES_PER_LAYER[manifest.cell]:
         raise fields.wrong("state_size")
@@ -206,6 +240,26 @@ def _microcontroller(fields: _Fields) -> Microcontroller | None:
     if len(operators) > MAX_OPERATORS or not all(isinstance(name, str) and WORD.fullmatch(name) for name in operators):
         raise entry.wrong("operators")
     return Microcontroller(entry.integer("arena_bytes", 1, 2**31), operators)
+
+
+def _logit_temperature(fields: _Fields) -> LogitTemperature | None:
+    if "logit_temperature" not in fields.values:
+        return None
+    entry = _Fields(fields.get("logit_temperature", dict), "logit_temperature.")
+    value = entry.number("value", 1000)
+    if value == 0:
+        raise entry.wrong("value")
+    if "fit" not in entry.values:
+        return LogitTemperature(value)
+    fit = _Fields(entry.get("fit", dict), "logit_temperature.fit.")
+    return LogitTemperature(
+        value,
+        TemperatureFit(
+            characters=fit.integer("characters", 2, 2**53),
+            cross_validated_nats_per_character=fit.number("cross_validated_nats_per_character", 1000),
+            undivided_nats_per_character=fit.number("undivided_nats_per_character", 1000),
+        ),
+    )
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

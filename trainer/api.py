@@ -50,6 +50,7 @@ def train(
     clip_norm: float | None = None,
     average: float | None = None,
     patience: int | None = None,
+    keep: Literal["best", "last"] | None = None,
     validation_split: float | None = None,
     normalization: Normalization | None = None,
     min_count: int | None = None,
@@ -94,6 +95,7 @@ def train(
         clip_norm: largest global norm of the gradients; 0 does not clip.
         average: decay of the exponential moving average of the weights; 0 is off.
         patience: epochs without a better validation loss before the training stops; 0 is off.
+        keep: the weights to keep: those of the epoch with the best validation loss, or of the last one.
         validation_split: share of the text, from its end, that is held out.
         normalization: Unicode normalization form of the text.
         min_count: characters that occur less often become `[UNK]`.

@@ -22,7 +22,7 @@ from .config import DEFAULTS, OPTIONS, Choice
 from .corpus import find_sources
 from .dataset import validation_start, validation_streams
 from .outputs import require_log_apart
-from .run import Run
+from .run import Run, kept_epoch
 
 app = typer.Typer(**PLAIN)
 
@@ -241,22 +241,22 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _say_result(run: Run) -> None:
-    """Print the losses of the best epoch with what each is over, and the command that converts the run."""
+    """Print the losses of the epoch that is kept with what each is over, and the command that converts the run."""
     if not is_chief():
         return
     config, history = run.config(), run.history()
-    best = min(history, key=lambda epoch: epoch.validation_nats_per_character)
+    kept = kept_epoch(config, history) or history[-1]
     characters = config.corpus["characters"] - config.corpus.get("skipped", 0)
     trained_on = validation_start(characters, config.validation_split)
     held_out = characters - trained_on
     network = f"{config.cell.upper()} {config.layers} x {config.units}"
-    print(f"{run.path}: {network}, best of {len(history)} epochs is epoch {best.epoch}")
+    print(f"{run.path}: {network}, {config.keep} of {len(history)} epochs is epoch {kept.epoch}")
     print(
-        f"training loss: {shown_loss(best.train_nats_per_character)} over the first {trained_on:,} characters, "
-        f"mean of the batches of epoch {best.epoch}"
+        f"training loss: {shown_loss(kept.train_nats_per_character)} over the first {trained_on:,} characters, "
+        f"mean of the batches of epoch {kept.epoch}"
     )
     print(
-        f"validation loss: {shown_loss(best.validation_nats_per_character)} over the {held_out:,} held-out characters, "
+        f"validation loss: {shown_loss(kept.validation_nats_per_character)} over the {held_out:,} held-out characters, "
         f"{_counted(validation_streams(held_out), 'stream')} with the state carried"
     )
     print(f"next: charedge convert {shlex.quote(str(run.path))} --output {shlex.quote(f'{run.path.name}.tflite')}")

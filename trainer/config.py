@@ -158,6 +158,9 @@ class Config:
     patience: int = option(
         0, whole(0, 1_000_000), "Stop after this many epochs without a better validation loss; 0 is off.", in_manifest=False
     )
+    keep: Literal["best", "last"] = option(
+        "best", Choice(("best", "last")), "Weights to keep: those of the epoch with the best validation loss, or of the last one."
+    )
     validation_split: float = option(0.1, FRACTION, "Share of the text, from its end, that is held out for validation.")
     normalization: Normalization = option("NFC", Choice(NORMALIZATIONS), "Unicode normalization form.", in_manifest=False)
     min_count: int = option(

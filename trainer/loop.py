@@ -199,7 +199,9 @@ class Training:
         progress(batch_report(position, self.config.epochs, batches.steps, characters, per_step, rate))
 
     def _explain_divergence(self, loss: float) -> NoReturn:
-        best = f"{self.run.model} keeps the best weights so far" if self.run.model.exists() else "no epoch was finished"
+        best = (
+            f"{self.run.model} keeps the {self.config.keep} weights so far" if self.run.model.exists() else "no epoch was finished"
+        )
         batch, epoch = self.position.step + 1, self.position.epoch + 1
         raise CharedgeError(
             f"the loss became {loss} in batch {batch} of epoch {epoch} (seen while the next one ran): train again with a smaller "
@@ -214,7 +216,7 @@ class Training:
             save_checkpoint(self.run.checkpoints, self.learner.variables, self.position, state)
 
     def _end_epoch(self, progress: Progress) -> None:
-        """Validate, write the results (the weights if they are the best so far), and save the checkpoint last."""
+        """Validate, write the results (the weights if they are to be kept), and save the checkpoint last."""
         learner = self.learner
         best = min((epoch.validation_nats_per_character for epoch in self.history), default=math.inf)
         with learner.averaged():
@@ -222,7 +224,7 @@ class Training:
             is_best = epoch.validation_nats_per_character < best
             self.history.append(epoch)
             if self.writes:
-                weights = learner.model.get_weights() if is_best else None
+                weights = learner.model.get_weights() if is_best or self.config.keep == "last" else None
                 write_results(self.run, self.config, self.history, weights, len(learner.data.vocabulary))
             sample = learner.sample()
         self.position = Position(epoch=self.position.epoch + 1)

@@ -19,7 +19,7 @@ from .run import Epoch, Run
 
 
 def write_results(
-    run: Run, config: Config, history: list[Epoch], best_weights: Sequence[np.ndarray] | None, vocabulary_size: int
+    run: Run, config: Config, history: list[Epoch], weights: Sequence[np.ndarray] | None, vocabulary_size: int
 ) -> None:
     """Write the results of the last epoch.
 
@@ -27,15 +27,15 @@ def write_results(
         run: the folder to write into.
         config: the training's; the time of writing is recorded in it as the end of the training.
         history: all epochs so far.
-        best_weights: the model's weights if this epoch is the best so far; None leaves `model.keras` as it is.
+        weights: the model's weights if those of this epoch are kept; None leaves `model.keras` as it is.
         vocabulary_size: V.
 
     Raises:
         CharedgeError: a file cannot be written.
     """
     try:
-        if best_weights is not None:
-            save_model(best_weights, vocabulary_size, config, run.model)
+        if weights is not None:
+            save_model(weights, vocabulary_size, config, run.model)
         run.write_history(history)
         _write_tensorboard_events(run.path, history[-1])
         draw_curves(history, run.path / "curves.png")

@@ -13,7 +13,7 @@ from .cluster import is_chief
 from .config import Config
 from .learner import Learner
 from .model import save_model
-from .run import Epoch, Run
+from .run import Epoch, Run, kept_epoch
 
 
 def restore_run(run: Run, learner: Learner, config: Config) -> tuple[Position, np.ndarray | None, list[Epoch]]:
@@ -44,21 +44,22 @@ def restore_run(run: Run, learner: Learner, config: Config) -> tuple[Position, n
             "again, or train again with `overwrite`."
         )
     if history and is_chief() and not zipfile.is_zipfile(run.model):
-        _write_best(run, learner, config, history)
+        _write_kept(run, learner, config, history)
     return position, state, history
 
 
-def _write_best(run: Run, learner: Learner, config: Config, history: list[Epoch]) -> None:
-    """Write `model.keras` from the checkpoint of the best epoch.
+def _write_kept(run: Run, learner: Learner, config: Config, history: list[Epoch]) -> None:
+    """Write `model.keras` from the checkpoint of the epoch whose weights it had.
 
     Raises:
         CharedgeError: no checkpoint holds that epoch's weights, or the file cannot be written.
     """
-    best = min(history, key=lambda epoch: epoch.validation_nats_per_character).epoch
-    arrays = read_epoch(run.checkpoints, best, learner.variables)
+    epoch = kept_epoch(config, history)
+    kept = epoch.epoch if epoch else 0
+    arrays = read_epoch(run.checkpoints, kept, learner.variables)
     if arrays is None:
         raise CharedgeError(
-            f"{run.model} is missing or damaged, and no checkpoint holds its weights, those of epoch {best}, any more: "
+            f"{run.model} is missing or damaged, and no checkpoint holds its weights, those of epoch {kept}, any more: "
             "copy it from a backup, or train again with `overwrite`."
         )
     values = {id(variable): array for variable, array in zip(learner.variables, arrays, strict=True)}
@@ -68,5 +69,5 @@ def _write_best(run: Run, learner: Learner, config: Config, history: list[Epoch]
         save_model([values[id(weight)] for weight in learner.model.weights], len(learner.data.vocabulary), config, run.model)
     except OSError as error:
         raise unwritable(run.path, run.model, error) from None
-    sentence = f"{run.model} was missing or damaged; it was written again from the checkpoint of epoch {best}."
+    sentence = f"{run.model} was missing or damaged; it was written again from the checkpoint of epoch {kept}."
     warnings.warn(sentence, stacklevel=2)

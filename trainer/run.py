@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -41,6 +43,14 @@ class Epoch:
     characters_per_second: float
     learning_rate: float
     seconds: float
+
+
+def kept_epoch(config: Config, history: Sequence[Epoch]) -> Epoch | None:
+    """The epoch whose weights `model.keras` has; None if there is none yet."""
+    if config.keep == "last":
+        return history[-1] if history else None
+    finite = [epoch for epoch in history if math.isfinite(epoch.validation_nats_per_character)]
+    return min(finite, key=lambda epoch: epoch.validation_nats_per_character, default=None)
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ function visible(character) {
 }
 
 function showCard(manifest) {
-  const { name, license, training, cell, layers, units, vocabulary_size, quantization, verified, flatbuffer_sha256, created } = manifest;
+  const { name, license, training, cell, layers, units, vocabulary_size, quantization, flatbuffer_sha256, created } = manifest;
   const rows = [
     ["Name", name],
     ["Licence", license],
@@ -172,7 +172,7 @@ function showCard(manifest) {
     ["Network", `${cell.toUpperCase()}, ${layers} × ${number.format(units)} units`],
     ["Vocabulary", `${number.format(vocabulary_size - 1)} characters`],
     ["Weights", quantization],
-    ["Measured", verified[0] && `${verified[0].nats_per_character.toFixed(4)} nats per character on held-out text`],
+    ["Measured", measured(manifest)],
     ["Trained", created.slice(0, 10)],
     ["SHA-256", flatbuffer_sha256],
   ];
@@ -182,6 +182,15 @@ function showCard(manifest) {
     dd.textContent = value;
     dd.classList.toggle("code", term === "SHA-256");
   }
+}
+
+/** The loss on text that nothing was fitted on. */
+function measured({ verified, logit_temperature: temperature }) {
+  if (temperature?.fit && temperature.value !== 1) {
+    const nats = temperature.fit.cross_validated_nats_per_character.toFixed(4);
+    return `${nats} nats per character in Keras, each half of the held-out text with the temperature fitted on the other half`;
+  }
+  return verified[0] && `${verified[0].nats_per_character.toFixed(4)} nats per character on held-out text`;
 }
 
 function setStatus(message) {

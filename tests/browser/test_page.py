@@ -13,6 +13,7 @@ import pytest
 import reference
 from charedge.converter.html import build_page
 from charedge.runtime.bundled import FOLDER, NAMES
+from charedge.runtime.manifest import LogitTemperature, TemperatureFit
 from charedge.runtime.model_file import read_model_file
 from conftest import DATA
 from model_files import CHARACTERS
@@ -278,6 +279,16 @@ def test_the_card_says_what_the_model_is(open_model):
     ):
         assert value in card
     assert f"{manifest.verified[0].nats_per_character:.4f} nats per character" in card
+
+
+def test_the_card_has_no_loss_over_text_that_the_temperature_was_fitted_on(open_page, tmp_path):
+    file = read_model_file(TINY)
+    fitted = LogitTemperature(1.1, TemperatureFit(20_000, 1.5125, 1.6))
+    page = open_page(build_page(replace(file, manifest=replace(file.manifest, logit_temperature=fitted)), tmp_path / "page.html"))
+    card = page.locator("#card")
+    card.locator("dt", has_text="Measured").wait_for(state="attached")
+    assert "1.5125 nats per character in Keras, each half of the held-out text" in card.text_content()
+    assert f"{file.manifest.verified[0].nats_per_character:.4f}" not in card.text_content()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

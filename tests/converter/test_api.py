@@ -12,7 +12,7 @@ import pytest
 from charedge.trainer.run import Run
 
 import charedge
-from charedge import convert_all, export_html, export_saved_model
+from charedge import convert_all, export_c_array, export_html, export_saved_model
 
 WITHOUT_TENSORFLOW = """
 import sys
@@ -59,6 +59,7 @@ def without_time(figures):
         *(("quantization", value) for value in ("int3", "", None, 8, ["int8"])),
         *(("tolerance", value) for value in (-0.1, float("nan"), float("inf"), "0.1", True, 1j)),
         *(("fit_temperature", value) for value in ("no", 1, None)),
+        *(("logit_temperature", value) for value in (0, 0.2, 4.1, -1, float("nan"), float("inf"), "1.2", True)),
         *((field, value) for field in ("name", "author", "license", "notes") for value in (5, "two\nlines", "x" * 1001, b"x")),
         *(("progress", value) for value in (None, "yes")),
     ],
@@ -82,6 +83,11 @@ def test_an_impossible_value_names_its_argument_before_a_file_is_touched(field, 
         (convert_all, {"folder": "new", "name": "x" * 201}, "name"),
         (export_saved_model, {"output": 5}, "output"),
         (export_saved_model, {"output": "new", "fit_temperature": 1}, "fit_temperature"),
+        (export_saved_model, {"output": "new", "fit_temperature": True, "logit_temperature": 1.2}, "logit_temperature"),
+        (export_saved_model, {"output": "new", "logit_temperature": 5}, "logit_temperature"),
+        (convert_all, {"folder": "new", "fit_temperature": True, "logit_temperature": 1.2}, "logit_temperature"),
+        (export_html, {"output": "new.html", "fit_temperature": True, "logit_temperature": 1.2}, "logit_temperature"),
+        (export_c_array, {"output": "new.h", "fit_temperature": True, "logit_temperature": 1.2}, "logit_temperature"),
         (export_saved_model, {"output": "new", "progress": None}, "progress"),
         (export_html, {"output": "new.html", "notes": "a\nb"}, "notes"),
         (export_html, {"output": "new.html", "quantization": "int4"}, "quantization"),
@@ -106,7 +112,7 @@ def test_without_tensorflow_a_sentence_has_the_line_that_installs_it(run, tmp_pa
 def test_the_result_is_what_the_command_prints(run, command_line, tmp_path):
     path = tmp_path / "new" / "folder" / "m.tflite"
     printed = json.loads(command_line("convert", run, "--output", path, "--json").stdout)
-    assert list(printed) == ["file", "bytes", "quantization", "interpreters", "verified"]
+    assert list(printed) == ["file", "bytes", "quantization", "interpreters", "verified", "logit_temperature"]
     content = path.read_bytes()
     result = charedge.convert(run, path)
     assert isinstance(result, charedge.Conversion)
@@ -128,7 +134,8 @@ def test_a_saved_model_gives_what_the_command_prints(run, command_line, tmp_path
     path = tmp_path / "new" / "saved"
     printed = json.loads(command_line("convert", run, "--format", "saved-model", "--output", path, "--json").stdout)
     result = asdict(export_saved_model(str(run), path))
-    assert set(result) == {"folder", "characters", "nats_per_character", "largest_logit_difference", "bytes"}
+    keys = {"folder", "characters", "nats_per_character", "largest_logit_difference", "bytes", "logit_temperature"}
+    assert set(result) == keys
     assert result["folder"] == printed["folder"] == str(path)
     assert result["nats_per_character"] == pytest.approx(printed["nats_per_character"], abs=1e-6)
 

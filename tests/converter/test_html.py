@@ -69,7 +69,8 @@ def test_the_texts_of_the_card_are_those_given(converted, tmp_path):
     (tmp_path / "bard.tflite").write_bytes(model_in(page))
     manifest = read_model_file(tmp_path / "bard.tflite").manifest
     assert (manifest.name, manifest.license, manifest.training["notes"]) == ("<b>Bard & co</b>", "CC0-1.0", "Plays.")
-    assert manifest.training["logits_divided_by"] > 0
+    assert manifest.logit_temperature == result.logit_temperature
+    assert manifest.logit_temperature.fit is not None
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,12 +1,15 @@
-"""`charedge convert --fit-temperature`: the logits divided by one number, found on the held-out text."""
+"""The logits divided by one number, which `charedge convert --fit-temperature` finds and `--logit-temperature` takes."""
 
 import json
+import re
 import shutil
 import tracemalloc
 
 import numpy as np
 import pytest
 import reference
+
+GIVEN = 1.37
 
 
 def loss(logits, targets, temperature):
@@ -120,10 +123,11 @@ def test_memory_does_not_grow_with_the_text():
 
 @pytest.fixture(scope="module")
 def fitted(train, process, tmp_path_factory):
-    """A file of an overtrained run as it is, one with its temperature fitted, and what was printed."""
+    """Files of an overtrained run: as it is, with its temperature fitted, with a given one; and what was printed."""
     folder, run = tmp_path_factory.mktemp("fitted"), train("--epochs", "15", "--units", "96", "--learning-rate", "0.03").path
     results = {}
-    for name, options in {"plain": (), "fitted": ("--fit-temperature",)}.items():
+    every = {"plain": (), "fitted": ("--fit-temperature",), "given": ("--logit-temperature", GIVEN)}
+    for name, options in every.items():
         results[name] = process("convert", run, "--output", folder / f"{name}.tflite", "--quantization", "float32", *options)
         assert results[name].returncode == 0, results[name].stderr
     return run, folder, results
@@ -148,23 +152,75 @@ def test_the_files_logits_are_divided_and_predict_the_held_out_text_better(fitte
     text = (run / "held_out.txt").read_text(encoding="utf-8")
     plain, targets = logits_of(folder / "plain.tflite", text)
     divided, _ = logits_of(folder / "fitted.tflite", text)
-    temperature = float(results["fitted"].stderr.split("dividing the logits by ")[1].split(":")[0])
+    temperature = float(results["fitted"].stderr.split("dividing the logits by ")[1].split(",")[0])
     np.testing.assert_allclose(divided, plain / temperature, rtol=1e-3, atol=2e-3)
     assert loss(divided, targets, 1) < loss(plain, targets, 1) - 0.001
     assert loss(divided, targets, 1) <= loss(plain, targets, best(plain, targets)) + 1e-4
-    line = results["fitted"].stderr.split("dividing the logits by ")[1]
+
+
+def crossed(logits, targets):
+    """The loss of each half at the temperature that is best for the other half."""
+    half = len(targets) // 2
+    first, second = (logits[:half], targets[:half]), (logits[half:], targets[half:])
+    return (half * loss(*first, best(*second)) + (len(targets) - half) * loss(*second, best(*first))) / len(targets)
+
+
+def test_the_loss_that_is_printed_is_over_text_that_the_temperature_was_not_fitted_on(fitted, charedge):
+    run, folder, results = fitted
+    text = (run / "held_out.txt").read_text(encoding="utf-8")
+    plain, targets = logits_of(folder / "plain.tflite", text)
+    line = results["fitted"].stderr.split("dividing the logits by ")[1].splitlines()[0]
+    assert f"fitted on the first {len(text):,} held-out characters" in line
     before, after = map(float, line.split(": ")[1].split(" nats")[0].split(" -> "))
     assert before == pytest.approx(loss(plain, targets, 1), abs=2e-4)
-    assert after == pytest.approx(loss(divided, targets, 1), abs=2e-4)
+    assert after == pytest.approx(crossed(plain, targets), abs=2e-4)
+    outputs = [results["fitted"].stdout, charedge("info", folder / "fitted.tflite").stdout]
+    where_it_was_fitted = loss(logits_of(folder / "fitted.tflite", text)[0], targets, 1)
+    assert where_it_was_fitted < crossed(plain, targets) - 2e-4
+    for output in outputs:
+        losses = [float(number) for number in re.findall(r"\b\d+\.\d{4}(?= nats)", output)]
+        assert pytest.approx(crossed(plain, targets), abs=2e-4) in losses
+        assert pytest.approx(where_it_was_fitted, abs=1e-4) not in [float(n) for n in re.findall(r"\b\d+\.\d{4}\b", output)]
 
 
-def test_the_file_records_its_temperature_and_is_measured_at_it(fitted, charedge):
-    _, folder, results = fitted
+def test_the_file_records_what_its_temperature_was_fitted_on(fitted, charedge):
+    run, folder, results = fitted
+    text = (run / "held_out.txt").read_text(encoding="utf-8")
+    plain, targets = logits_of(folder / "plain.tflite", text)
     manifest = json.loads(charedge("info", folder / "fitted.tflite", "--json").stdout)
-    assert f"by {manifest['training']['logits_divided_by']:.3f}:" in results["fitted"].stderr
-    assert "logits_divided_by" not in json.loads(charedge("info", folder / "plain.tflite", "--json").stdout)["training"]
+    temperature = manifest["logit_temperature"]
+    assert f"dividing the logits by {temperature['value']:.3f}," in results["fitted"].stderr
+    assert temperature["value"] == pytest.approx(best(plain, targets), rel=0.002)
+    assert temperature["fit"]["characters"] == len(text)
+    assert temperature["fit"]["cross_validated_nats_per_character"] == pytest.approx(crossed(plain, targets), abs=2e-4)
+    assert temperature["fit"]["undivided_nats_per_character"] == pytest.approx(loss(plain, targets, 1), abs=2e-4)
+    assert "logit_temperature" not in json.loads(charedge("info", folder / "plain.tflite", "--json").stdout)
     for verified in manifest["verified"]:
         assert verified["nats_per_character"] == pytest.approx(verified["reference_nats_per_character"], abs=1e-3)
+    rows = charedge("info", folder / "fitted.tflite").stdout
+    assert f"logits divided by {temperature['value']:.4f}, fitted on the first {len(text):,} held-out characters" in rows
+    assert f"{temperature['fit']['cross_validated_nats_per_character']:.4f} nats per character in Keras over them" in rows
+
+
+def test_a_given_temperature_divides_the_logits_and_its_loss_is_a_result(fitted, charedge):
+    run, folder, results = fitted
+    text = (run / "held_out.txt").read_text(encoding="utf-8")
+    plain, targets = logits_of(folder / "plain.tflite", text)
+    divided, _ = logits_of(folder / "given.tflite", text)
+    np.testing.assert_allclose(divided, plain / GIVEN, rtol=1e-3, atol=2e-3)
+    assert "temperature" not in results["given"].stderr  # nothing was fitted
+    assert f"Keras                       {loss(plain, targets, GIVEN):.4f}" in results["given"].stdout
+    manifest = json.loads(charedge("info", folder / "given.tflite", "--json").stdout)
+    assert manifest["logit_temperature"] == {"value": GIVEN}
+    assert "logits divided by 1.37, which was given" in charedge("info", folder / "given.tflite").stdout
+    assert manifest["verified"][0]["nats_per_character"] == pytest.approx(loss(plain, targets, GIVEN), abs=2e-4)
+
+
+def test_a_temperature_is_either_fitted_or_given(charedge, tmp_path):
+    both = ("--fit-temperature", "--logit-temperature", 1.2)
+    result = charedge("convert", tmp_path / "run", "--output", tmp_path / "m.tflite", *both)
+    assert (result.status, result.stdout) == (2, "")
+    assert "--logit-temperature 1.2 and --fit-temperature exclude each other: choose one." in result.stderr
 
 
 def test_a_temperature_that_does_not_help_on_other_text_is_reported_and_not_used(fitted, charedge, tmp_path):

@@ -232,6 +232,22 @@ def very_many_measurements(data: bytes, random: Random) -> bytes:
     return with_manifest(data, fields)
 
 
+@MANIFEST_CORRUPTIONS.add
+def an_invalid_logit_temperature(data: bytes, random: Random) -> bytes:
+    fields = copy.deepcopy(Parts.of(data).manifest)
+    numbers = [0, -1, -0.0, 1001, 1e308, 10**400, True, None, "1.2", [1.2]]
+    fit = {"characters": 20_000, "cross_validated_nats_per_character": 1.5, "undivided_nats_per_character": 1.6}
+    temperature: dict[str, Any] = {"value": 1.2, "fit": fit}
+    owner = pick(random, [temperature, fit])
+    key = pick(random, list(owner))
+    if random.random() < 0.3:
+        del owner[key]  # without `fit` it is one that was given
+    else:
+        owner[key] = pick(random, numbers)
+    fields["logit_temperature"] = pick(random, [temperature, temperature, temperature, None, [], 1.2, "", {}])
+    return with_manifest(data, fields)
+
+
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
     """Every place in a JSON value, as the object or array that it is in, and its key there."""
     keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()

@@ -76,29 +76,3 @@ def test_pictures_are_drawn_for_both_modes(profiles, growth, tmp_path):
     assert sorted(pictures) == ["quality-dark.png", "quality-light.png", "speed-dark.png", "speed-light.png"]
     assert all(data.startswith(PNG) for data in pictures.values())
     assert len(set(pictures.values())) == 4
-
-
-SMALL_MODELS = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-import train_models
-
-small = {"preset": "small", "units": 24, "embedding_dim": 8, "epochs": 1}
-train_models.RECIPES = {"shakespeare": small}
-train_models.NAMES, train_models.FOLDER = ("shakespeare",), Path(sys.argv[2])
-sys.argv[1:] = sys.argv[3:]
-train_models.main()
-"""
-
-
-def test_models_are_trained_converted_and_measured_and_a_second_run_resumes(corpus, fork_server, tmp_path):
-    options = ("--corpus", corpus, "--runs", tmp_path / "runs")
-    program = ["-c", SMALL_MODELS, REPOSITORY / "tools", tmp_path, *options]
-    result = fork_server.run(program)
-    assert result.returncode == 0, result.stderr
-    assert (tmp_path / "shakespeare.tflite").exists()
-    text = corpus.read_text(encoding="utf-8")
-    assert f"over {len(text) - int(len(text) * 0.9):,} held-out characters" in result.stdout
-    again = fork_server.run(program)
-    assert (again.returncode, again.stdout) == (0, result.stdout)

@@ -9,6 +9,8 @@ from charedge.runtime.model_file import read_model_file
 
 from charedge import CharedgeError, load
 
+FIT = {"characters": 20_000, "cross_validated_nats_per_character": 1.5, "undivided_nats_per_character": 1.625}
+
 
 def rewrite(model, change_manifest=lambda fields: None, vocabulary=None, flatbuffer=None, compression=zipfile.ZIP_STORED):
     """The model file with some of it changed, packed by the standard library."""
@@ -165,6 +167,16 @@ def test_a_newer_format_asks_for_a_newer_charedge(model, tmp_path):
         {"training": {"loss": float("nan")}},
         {"training": json.loads("[" * 100 + "]" * 100)},
         {"training": {"deep": json.loads("[" * 15 + "]" * 15)}},
+        {"logit_temperature": None},
+        {"logit_temperature": 1.2},
+        {"logit_temperature": {}},
+        {"logit_temperature": {"value": 0, "fit": FIT}},
+        {"logit_temperature": {"value": 1001}},
+        {"logit_temperature": {"value": 1.2, "fit": None}},
+        {"logit_temperature": {"value": 1.2, "fit": {**FIT, "characters": 1}}},
+        {"logit_temperature": {"value": 1.2, "fit": {**FIT, "characters": 20_000.0}}},
+        {"logit_temperature": {"value": 1.2, "fit": {**FIT, "cross_validated_nats_per_character": -1}}},
+        {"logit_temperature": {"value": 1.2, "fit": {**FIT, "undivided_nats_per_character": None}}},
     ],
 )
 def test_a_manifest_with_wrong_values_is_refused(model, tmp_path, wrong):
@@ -187,6 +199,41 @@ def test_fields_of_a_later_charedge_are_left_alone(model, tmp_path):
     path = tmp_path / "later.tflite"
     path.write_bytes(rewrite(model, lambda fields: fields.update(colour="green")))
     assert read_model_file(path).manifest == read_model_file(model.path).manifest
+
+
+@pytest.mark.parametrize(
+    ("temperature", "shown"),
+    [
+        ({"value": 1.25}, ["logits divided by 1.25, which was given"]),
+        (
+            {"value": 1.25, "fit": FIT},
+            [
+                "logits divided by 1.2500, fitted on the first 20,000 held-out characters",
+                "1.5000 nats per character in Keras over them, each half with the temperature fitted on the other half "
+                "(1.6250 undivided)",
+            ],
+        ),
+        (
+            {"value": 1, "fit": FIT},
+            [
+                "logits not divided: fitted on one half of the first 20,000 held-out characters, no temperature "
+                "helps on the other half"
+            ],
+        ),
+    ],
+    ids=["given", "fitted", "does not help"],
+)
+def test_the_temperature_of_the_logits_is_read_shown_and_written(model, charedge, tmp_path, temperature, shown):
+    path = tmp_path / "divided.tflite"
+    path.write_bytes(rewrite(model, lambda fields: fields.update(logit_temperature=temperature)))
+    assert json.loads(charedge("info", path, "--json").stdout)["logit_temperature"] == temperature
+    assert json.loads(read_model_file(path).manifest.to_json())["logit_temperature"] == temperature
+    rows = [line.partition(" ")[::2] for line in charedge("info", path).stdout.splitlines()]
+    assert [text.strip() for label, text in rows if label == "temperature"] == shown
+    measured = read_model_file(path).manifest.verified[0]
+    (verified,) = [text for label, text in rows if label == "verified" and measured.interpreter in text]
+    assert (f"{measured.nats_per_character:.4f} nats" in verified) == (len(shown) == 1)
+    assert f"{measured.loss:+.4f}" in verified
 
 
 def test_a_vocabulary_of_another_size_is_refused(model, tmp_path):

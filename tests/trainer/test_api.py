@@ -23,7 +23,7 @@ OTHER = {
     **{"preset": "small", "cell": "lstm", "units": 7, "layers": 3, "embedding_dim": 5, "dropout": 0.25, "output_dropout": 0.0},
     **{"embedding_dropout": 0.125, "weight_drop": 0.5, "weight_decay": 0.01, "epochs": 3, "batch_size": 6, "sequence_length": 9},
     **{"batching": "shuffled", "learning_rate": 0.5, "learning_rate_decay": "none", "warmup": 0, "clip_norm": 0.0, "average": 0.75},
-    **{"patience": 2, "validation_split": 0.375, "normalization": "NFKD", "min_count": 2, "teacher_weight": 1.0},
+    **{"patience": 2, "keep": "last", "validation_split": 0.375, "normalization": "NFKD", "min_count": 2, "teacher_weight": 1.0},
     **{"precision": "mixed_float16", "cpu_devices": 2, "seed": 0},
 }
 """A value of each option that is not its default."""

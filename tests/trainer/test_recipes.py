@@ -103,6 +103,26 @@ def test_patience_ends_a_training_that_gets_no_better(process, corpus, tmp_path)
     assert len(losses) == int(np.argmin(losses)) + 1 + 2
 
 
+def test_the_last_weights_are_kept_on_request_though_others_were_better(process, charedge, tmp_path):
+    """The more the network learns of the alphabet, the worse it predicts the held-out text, which is the alphabet backwards."""
+    run, text = tmp_path / "run", tmp_path / "text.txt"
+    text.write_text("abcdefgh" * 900 + "hgfedcba" * 100, encoding="utf-8")
+    result = process("train", text, "--output", run, *TINY, "--epochs", "3", "--keep", "last")
+    assert (result.returncode, "last of 3 epochs is epoch 3" in result.stdout) == (0, True), result.stderr
+    losses = [row["validation_nats_per_character"] for row in history(run)]
+    assert losses[-1] > min(losses)
+    kept = kept_weights(run)
+    arrays = list(checkpoint(run).values())
+    assert all(any(np.array_equal(weight, last) for last in arrays) for weight in kept)
+    (run / "model.keras").unlink()
+    assert process("train", "--resume", "--output", run).returncode == 0
+    for expected, found in zip(kept, kept_weights(run), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert process("convert", run, "--output", tmp_path / "m.tflite", "--quantization", "float32").returncode == 0
+    training = json.loads(charedge("info", tmp_path / "m.tflite", "--json").stdout)["training"]
+    assert training["validation_nats_per_character"] == losses[-1]
+
+
 def test_the_average_of_the_weights_is_what_is_kept(train, charedge):
     """model.keras holds the averages: the checkpoint has them beside the raw weights."""
     run = train("--average", "0.9").path
