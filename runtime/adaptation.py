@@ -2,7 +2,7 @@
 
     logits + D h                                              predicts the next character; h is the last layer's output
     D += rate * outer(onehot(character) - softmax(logits + D h), h)      once the character is read
-    D *= 0.99                                                 every 64 characters
+    D *= 0.998                                                every 64 characters
 
 This is dynamic evaluation (Krause, Kahembwe, Murray and Renals 2018, "Dynamic Evaluation of Neural Sequence Models") of the output
 layer alone: h is part of the state, so that the model file needs nothing more. Only what is read changes D; while the model writes,
@@ -24,12 +24,12 @@ import numpy as np
 from .errors import InvalidOption
 from .manifest import STATES_PER_LAYER, Manifest
 
-DEFAULT_RATE = 0.003
-DECAY, DECAY_CHARACTERS = np.float32(0.99), 64
+DEFAULT_RATE = 0.002
+DECAY, DECAY_CHARACTERS = np.float32(0.998), 64
 MAX_BYTES = 1 << 25
 """The most memory for the matrices of all texts of a call."""
-MAX_ENTRY = 6500.0
-"""No entry of D is larger: at the rate 1, 64 characters add at most 64, and the decay keeps the sum below 6,400."""
+MAX_ENTRY = 33_000.0
+"""No entry of D is larger: at the rate 1, 64 characters add at most 64, and the decay keeps the sum below 32,000."""
 
 BLOCK = 16  # characters whose updates are added to D at once
 SINGLE_THREADED = 1 << 18  # multiplications up to which OpenBLAS computes a product in one thread

@@ -96,7 +96,7 @@ class Session:
             if version in (FORMAT_VERSION, ADAPTED_VERSION) and model == model_sha256:
                 adaptation = body.pop("adaptation") if version == ADAPTED_VERSION else None
                 session = cls._parse(body, state_size, vocabulary_size)
-                if adaptation is not None and hidden is not None:
+                if version == ADAPTED_VERSION and hidden is not None:
                     session = replace(session, learned=_unpack(adaptation, vocabulary_size, hidden))
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, zlib.error):
             raise CharedgeError(f"`session` {path} is damaged: delete it to start a new text.") from None
