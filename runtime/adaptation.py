@@ -1,12 +1,17 @@
 """Adaptation while reading: a matrix D that is added to the output layer and learns from the text that the model reads.
 
-    logits + D h                                              predicts the next character; h is the last layer's output
-    D += rate * outer(onehot(character) - softmax(logits + D h), h)      once the character is read
-    D *= 0.998                                                every 64 characters
+    p = softmax(logits + D h)                  predicts the next character; h is the last layer's output
+    e = onehot(character) - p                  once the character is read
+    D += outer(rates * e, h)                   one step of stochastic gradient descent on the character's cross-entropy
+    D *= 0.998                                 every 64 characters
+    rates = rate / sqrt(mean(e * e) + 0.0003)  for each character of the vocabulary, every 16 characters and after a prompt
 
 This is dynamic evaluation (Krause, Kahembwe, Murray and Renals 2018, "Dynamic Evaluation of Neural Sequence Models") of the output
-layer alone: h is part of the state, so that the model file needs nothing more. Only what is read changes D; while the model writes,
-D is used and stays as it is.
+layer alone: h is part of the state, so that the model file needs nothing more. As there, gradients are divided by their root mean
+square: without it, frequent characters learn too fast or rare ones too slowly. The mean is over all characters that were read, and
+over 64 more whose e * e is 1 / V.
+
+Only what is read changes D; while the model writes, D is used and stays as it is.
 """
 
 from __future__ import annotations
@@ -24,14 +29,16 @@ import numpy as np
 from .errors import InvalidOption
 from .manifest import STATES_PER_LAYER, Manifest
 
-DEFAULT_RATE = 0.002
+DEFAULT_RATE = 0.0002
 DECAY, DECAY_CHARACTERS = np.float32(0.998), 64
+PRIOR_CHARACTERS = 64
+SMALLEST_SQUARE = 0.0003
 MAX_BYTES = 1 << 25
 """The most memory for the matrices of all texts of a call."""
-MAX_ENTRY = 33_000.0
-"""No entry of D is larger: at the rate 1, 64 characters add at most 64, and the decay keeps the sum below 32,000."""
+MAX_ENTRY = 2e6
+"""No entry of D is larger: at the rate 1, 64 characters add at most 64 / sqrt(0.0003), and the decay keeps 500 times that."""
 
-BLOCK = 16  # characters whose updates are added to D at once
+BLOCK = 16  # characters whose updates are added to D at once; a divisor of the others
 SINGLE_THREADED = 1 << 18  # multiplications up to which OpenBLAS computes a product in one thread
 
 Advance = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
@@ -74,15 +81,18 @@ class Learned:
 
     matrix: np.ndarray
     """D: float32 [V, units]."""
+    squares: np.ndarray
+    """The sum of the squares of all errors e: float64 [V]."""
+    characters: int
+    """The number of characters learned."""
     hidden: slice
     """The columns of the state that are h, from `hidden_columns`."""
-    characters: int = 0
-    """Number of characters learned since the last decay: 0 to 63."""
 
     @classmethod
     def nothing(cls, manifest: Manifest) -> Learned:
-        """What a model has learned before its first text: zeros."""
-        return cls(np.zeros((manifest.vocabulary_size, manifest.units), np.float32), hidden_columns(manifest))
+        """What a model has learned before its first text."""
+        size = manifest.vocabulary_size
+        return cls(np.zeros((size, manifest.units), np.float32), np.zeros(size), 0, hidden_columns(manifest))
 
     def add(self, logits: np.ndarray, state: np.ndarray) -> None:
         """Add D h to the logits of one row, in place: float32 [V], with the state [S] from the same step."""
@@ -90,8 +100,28 @@ class Learned:
 
     @cached_property
     def packed(self) -> str:
-        """The matrix for a session: compressed, in base64; made once, because it stays the same while the model writes."""
-        return base64.b64encode(zlib.compress(self.matrix.tobytes(), 1)).decode()
+        """The arrays for a session: compressed, in base64; made once, because they stay the same while the model writes."""
+        return base64.b64encode(zlib.compress(self.matrix.tobytes() + self.squares.tobytes(), 1)).decode()
+
+    @classmethod
+    def unpack(cls, packed: str, characters: int, vocabulary_size: int, hidden: slice) -> Learned:
+        """Read the arrays of `packed`.
+
+        Raises:
+            ValueError, zlib.error: they are not what it writes.
+        """
+        units = hidden.stop - hidden.start
+        sizes = [vocabulary_size * units * np.float32().itemsize, vocabulary_size * np.float64().itemsize]
+        unpacker = zlib.decompressobj()
+        data = unpacker.decompress(base64.b64decode(packed, validate=True), sum(sizes) + 1)  # at most this
+        if len(data) != sum(sizes) or not unpacker.eof or unpacker.unused_data:
+            raise ValueError
+        matrix = np.frombuffer(data[: sizes[0]], np.float32).reshape(vocabulary_size, units)
+        squares = np.frombuffer(data[sizes[0] :], np.float64)
+        # an error is from -1 to 1; in float32 its square may be a little more
+        if not ((np.abs(matrix) <= MAX_ENTRY).all() and (squares >= 0).all() and (squares <= 1.001 * characters).all()):
+            raise ValueError
+        return cls(matrix, squares, characters, hidden)
 
 
 def matrix_bytes(manifest: Manifest) -> int:
@@ -135,9 +165,9 @@ def adapted(advance: Advance, learned: Sequence[Learned | None]) -> Advance:
 class Learner:
     """Reads a text and learns from it, one row.
 
-    The updates of a block of characters are kept as the factors of their sum, R^T H, and added to D by one matrix product at the
-    end of the block: an outer product for each character would take several times as long. Until then the prediction is
-    logits + D h + R^T (H h), which is the same. Blocks end at the same characters however the text is cut into pieces.
+    The updates of a block of 16 characters are kept as the factors of their sum, rates * E^T H, and added to D by one matrix
+    product at the end of the block: an outer product for each character would take several times as long. Until then the prediction
+    is logits + D h + rates * E^T (H h), which is the same. Blocks end at the same characters however a text is cut into pieces.
     """
 
     def __init__(self, advance: Advance, start: Learned, rate: float) -> None:
@@ -148,12 +178,14 @@ class Learner:
             rate: the learning rate; 0 uses what was learned and learns nothing more.
         """
         size, units = start.matrix.shape
-        self._step, self._rate, self._hidden, self._characters = advance, rate, start.hidden, start.characters
+        self._step, self._rate, self._hidden = advance, rate, start.hidden
+        self._squares, self._characters = start.squares.copy(), start.characters
         self._rows = np.zeros((size + BLOCK, units), np.float32)  # D above H, so that one product gives D h and H h
         self._matrix, self._states = self._rows[:size], self._rows[size:]
         self._matrix[:] = start.matrix
-        self._residuals = np.zeros((BLOCK, size), np.float32)  # R: rate * (onehot - softmax)
+        self._errors = np.zeros((BLOCK, size), np.float32)  # E; its rows after those filled are 0
         self._filled = 0
+        self._set_rates()
 
     def advance(self, token: np.ndarray, state: np.ndarray, logits: np.ndarray) -> None:
         """Run one step of the adapted model in place, as `Step.advance`: int [1], float32 [1, S], float32 [1, V]."""
@@ -162,7 +194,7 @@ class Learner:
         products = product(self._rows, state[0, self._hidden])
         logits += products[:size]
         if self._filled:
-            logits += np.einsum("b,bv->v", products[size:], self._residuals)  # the rest of R is 0
+            logits += self._rates * np.einsum("b,bv->v", products[size:], self._errors)
 
     def learn(self, logits: np.ndarray, state: np.ndarray, target: int) -> None:
         """Learn a character.
@@ -174,36 +206,43 @@ class Learner:
         """
         if not self._rate:
             return
-        residual = self._residuals[self._filled]
-        np.subtract(logits, np.maximum.reduce(logits), residual)
-        np.exp(residual, residual)
-        total = float(np.add.reduce(residual))
+        error = self._errors[self._filled]
+        np.subtract(logits, np.maximum.reduce(logits), error)
+        np.exp(error, error)
+        total = float(np.add.reduce(error))
         if not total >= 1:  # NaN or infinite logits, of a damaged model: nothing to learn
-            residual[:] = 0
+            error[:] = 0
             return
-        residual *= -self._rate / total
-        residual[target] += self._rate
+        error *= -1 / total
+        error[target] += 1
         self._states[self._filled] = state[self._hidden]
         self._filled += 1
         self._characters += 1
-        if self._filled == BLOCK or self._characters == DECAY_CHARACTERS:
+        if self._characters % BLOCK == 0:
             self._end_block()
+        if self._characters % DECAY_CHARACTERS == 0:
+            self._matrix *= DECAY
 
     def learned(self) -> Learned:
         """What was learned so far; the learner is not to be used after it."""
         self._end_block()
-        return Learned(self._matrix, self._hidden, self._characters)
+        return Learned(self._matrix, self._squares, self._characters, self._hidden)
+
+    def _set_rates(self) -> None:
+        """The rate of each character of the vocabulary, from the errors so far."""
+        prior = PRIOR_CHARACTERS / len(self._squares)
+        mean = (self._squares + prior) / (self._characters + PRIOR_CHARACTERS)
+        self._rates = (self._rate / np.sqrt(mean + SMALLEST_SQUARE)).astype(np.float32)
 
     def _end_block(self) -> None:
-        """Add the block's updates to D."""
+        """Add the block's updates to D, and set the rates for the next one."""
         if not self._filled:
             return
         rows = max(1, SINGLE_THREADED // self._states.size)
         for first in range(0, len(self._matrix), rows):
             part = slice(first, first + rows)
-            self._matrix[part] += self._residuals.T[part] @ self._states
-        self._residuals[:] = 0
+            self._matrix[part] += self._rates[part, None] * (self._errors.T[part] @ self._states)
+        self._squares += np.einsum("bv,bv->v", self._errors, self._errors)
+        self._errors[:] = 0
         self._filled = 0
-        if self._characters == DECAY_CHARACTERS:
-            self._matrix *= DECAY
-            self._characters = 0
+        self._set_rates()

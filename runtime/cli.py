@@ -101,7 +101,7 @@ def generate(
     samples: Annotated[int, typer.Option(help=f"Number of texts, separated by a line {SAMPLE_SEPARATOR}.")] = 1,
     no_echo: Annotated[bool, typer.Option("--no-echo", help="Leave the prompt out of the output.")] = False,
     adapt: Annotated[bool, typer.Option("--adapt", help="Learn from the prompt; a session keeps what was learned.")] = False,
-    adapt_rate: ADAPT_RATE = 0.002,
+    adapt_rate: ADAPT_RATE = 0.0002,
     strict: STRICT = False,
     threads: THREADS = 1,
     interpreter: INTERPRETER = None,
@@ -372,7 +372,7 @@ def score(
     adapt: Annotated[
         bool, typer.Option("--adapt", help="Learn from each character after it was scored, with --lines across lines.")
     ] = False,
-    adapt_rate: ADAPT_RATE = 0.002,
+    adapt_rate: ADAPT_RATE = 0.0002,
     strict: STRICT = False,
     threads: THREADS = 1,
     interpreter: INTERPRETER = None,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .adaptation import DECAY_CHARACTERS, MAX_ENTRY, Learned
+from .adaptation import Learned
 from .errors import CharedgeError
 from .files import check_room, write_atomically
 from .lock import FileLock, Held
@@ -28,6 +28,9 @@ BEGINNING = b'{"model_sha256": "'
 """The first bytes of every session, also of a damaged one."""
 MAX_BYTES = 1 << 26
 """Larger than any session: the state and the matrix take at most 5 bytes for every 4, the rest a few kilobytes."""
+
+MAX_CHARACTERS = 1 << 53
+"""More than a text can have, and exact in every JSON reader."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Session:
             "format_version": FORMAT_VERSION,
         }
         if self.learned is not None:
-            adaptation = {"characters": self.learned.characters, "matrix": self.learned.packed}
+            adaptation = {"characters": self.learned.characters, "arrays": self.learned.packed}
             body |= {"adaptation": adaptation, "format_version": ADAPTED_VERSION}
         content = json.dumps({**body, "sha256": _digest(body)}).encode()
         try:
@@ -204,16 +207,10 @@ def _unpack(adaptation: dict[str, Any], vocabulary_size: int, hidden: slice) -> 
     Raises:
         ValueError, KeyError, TypeError, zlib.error: the fields are not what `save` writes.
     """
-    characters, shape = adaptation["characters"], (vocabulary_size, hidden.stop - hidden.start)
-    size = shape[0] * shape[1] * np.float32().itemsize
-    unpacker = zlib.decompressobj()
-    content = unpacker.decompress(base64.b64decode(adaptation["matrix"], validate=True), size + 1)  # at most this
-    if len(content) != size or not unpacker.eof or unpacker.unused_data or len(adaptation) != 2:
+    characters = adaptation["characters"]
+    if adaptation.keys() != {"characters", "arrays"} or type(characters) is not int or not 0 <= characters <= MAX_CHARACTERS:
         raise ValueError
-    matrix = np.frombuffer(content, np.float32).reshape(shape)
-    if type(characters) is not int or not 0 <= characters < DECAY_CHARACTERS or not (np.abs(matrix) <= MAX_ENTRY).all():
-        raise ValueError
-    return Learned(matrix, hidden, characters)
+    return Learned.unpack(adaptation["arrays"], characters, vocabulary_size, hidden)
 
 
 def _digest(body: dict[str, Any]) -> str:
