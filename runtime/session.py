@@ -97,7 +97,7 @@ class Session:
             version, model = body.pop("format_version"), body["model_sha256"]
             session = None
             if version in (FORMAT_VERSION, ADAPTED_VERSION) and model == model_sha256:
-                adaptation = body.pop("adaptation") if version == ADAPTED_VERSION else None
+                adaptation: Any = body.pop("adaptation") if version == ADAPTED_VERSION else None
                 session = cls._parse(body, state_size, vocabulary_size)
                 if version == ADAPTED_VERSION and hidden is not None:
                     session = replace(session, learned=_unpack(adaptation, vocabulary_size, hidden))
