@@ -56,17 +56,10 @@ class Session:
         Raises:
             CharedgeError: it cannot be written.
         """
-        body: dict[str, Any] = {
-            "model_sha256": self.model_sha256,
-            "token": self.token,
-            "state": base64.b64encode(self.state.tobytes()).decode(),
-            "position": self.position,
-            "tail": self.tail,
-            "format_version": FORMAT_VERSION,
-        }
-        if self.learned is not None:
-            adaptation = {"characters": self.learned.characters, "arrays": self.learned.packed}
-            body |= {"adaptation": adaptation, "format_version": ADAPTED_VERSION}
+        version = FORMAT_VERSION if self.learned is None else ADAPTED_VERSION
+        body = {**vars(self), "format_version": version, "state": base64.b64encode(self.state.tobytes()).decode()}
+        if (learned := body.pop("learned")) is not None:
+            body["adaptation"] = {"characters": learned.characters, "arrays": learned.packed}
         content = json.dumps({**body, "sha256": _digest(body)}).encode()
         try:
             write_atomically(path, content)
@@ -95,12 +88,11 @@ class Session:
             if body.pop("sha256") != _digest(body):
                 raise ValueError
             version, model = body.pop("format_version"), body["model_sha256"]
-            session = None
-            if version in (FORMAT_VERSION, ADAPTED_VERSION) and model == model_sha256:
-                adaptation: Any = body.pop("adaptation") if version == ADAPTED_VERSION else None
-                session = cls._parse(body, state_size, vocabulary_size)
-                if version == ADAPTED_VERSION and hidden is not None:
-                    session = replace(session, learned=_unpack(adaptation, vocabulary_size, hidden))
+            known = version in (FORMAT_VERSION, ADAPTED_VERSION) and model == model_sha256
+            adaptation: Any = body.pop("adaptation") if version == ADAPTED_VERSION else None
+            session = cls._parse(body, state_size, vocabulary_size) if known else None
+            if session is not None and version == ADAPTED_VERSION and hidden is not None:
+                session = replace(session, learned=_unpack(adaptation, vocabulary_size, hidden))
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, zlib.error):
             raise CharedgeError(f"`session` {path} is damaged: delete it to start a new text.") from None
         if session is not None:
