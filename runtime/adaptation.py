@@ -194,7 +194,7 @@ class Learner:
         products = product(self._rows, state[0, self._hidden])
         logits += products[:size]
         if self._filled:
-            logits += self._rates * np.einsum("b,bv->v", products[size:], self._errors)
+            logits += self._rates * (products[size:] @ self._errors)
 
     def learn(self, logits: np.ndarray, state: np.ndarray, target: int) -> None:
         """Learn a character.
