@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-browser test-metadata test-devices test-gpu test-runtime wheels check bench bench-runtime bench-training bench-profiles bench-growth bench-browser pictures
+.PHONY: demo test test-browser test-metadata test-devices test-gpu test-runtime wheels check bench bench-adaptation bench-runtime bench-training bench-profiles bench-growth bench-browser pictures
 .PHONY: models quijote docs fuzz kills power-cuts clean
 
 demo: .venv/installed
@@ -50,6 +50,10 @@ check: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/step_loop.py
+
+# Reading and writing without and with --adapt.
+bench-adaptation: .venv/installed
+	$(BIN)/python benchmarks/adaptation.py
 
 bench-runtime: .venv-peers/installed
 	.venv-peers/bin/python benchmarks/peers.py

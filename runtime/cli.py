@@ -25,8 +25,8 @@ from .text import read_chunks, split_lines
 
 if TYPE_CHECKING:
     from .manifest import LogitTemperature, Manifest, Verified
-    from .model import Model
     from .saved_text import SavedText
+    from .scoring import Score
     from .vocabulary import Vocabulary
 
 app = typer.Typer(**PLAIN)
@@ -63,6 +63,7 @@ INTERPRETER = Annotated[
     typer.Option("--interpreter", metavar="NAME", help="ai-edge-litert or tflite-runtime.  [default: the first that fits]"),
 ]
 STRICT = Annotated[bool, typer.Option("--strict", help="Refuse characters outside the vocabulary instead of skipping them.")]
+ADAPT_RATE = Annotated[float, typer.Option(help="Learning rate of --adapt: above 0, at most 1.")]
 
 
 @app.command()
@@ -107,6 +108,8 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.  [default: random]")] = None,
     samples: Annotated[int, typer.Option(help=f"Number of texts, separated by a line {SAMPLE_SEPARATOR}.")] = 1,
     no_echo: Annotated[bool, typer.Option("--no-echo", help="Leave the prompt out of the output.")] = False,
+    adapt: Annotated[bool, typer.Option("--adapt", help="Learn from the prompt; a session keeps what was learned.")] = False,
+    adapt_rate: ADAPT_RATE = 0.0002,
     strict: STRICT = False,
     threads: THREADS = 1,
     interpreter: INTERPRETER = None,
@@ -141,6 +144,8 @@ def generate(
         "end_at": end_at,
         "seed": seed,
         "strict": strict,
+        "adapt": adapt,
+        "adapt_rate": adapt_rate,
     }
     text = _unescape("prompt", prompt or "")
     loaded = load(model, threads, interpreter)
@@ -148,11 +153,12 @@ def generate(
     echo = _nothing if as_json or no_echo else write
     start = time.perf_counter()
 
-    def finish(texts: Sequence[str]) -> None:
+    def finish(texts: Sequence[str], saved: SavedText | None = None) -> None:
         if as_json:
             characters, seconds = sum(map(len, texts)), time.perf_counter() - start
             fields = {"texts": texts, "characters": characters, "characters_per_second": round(characters / seconds, 1)}
-            print_json({"prompt": text, **fields, "seed": seed, "interpreter": loaded.interpreter})
+            adapted = adapt or (saved is not None and saved.adapted)
+            print_json({"prompt": text, **fields, "adapted": adapted, "seed": seed, "interpreter": loaded.interpreter})
         elif sys.stdout.isatty():
             write("\n")
 
@@ -169,7 +175,7 @@ def generate(
             echo(text)
         collected: list[str] = []
         _write_pieces(pieces, collected.append if as_json else write, None if as_json else saved, pace)
-        finish(["".join(collected)])
+        finish(["".join(collected)], saved)
         if saved is not None:
             _hand_over(saved)
 
@@ -407,6 +413,10 @@ def score(
     model: MODEL,
     file: Annotated[Path, typer.Argument(help="The text; - is stdin.")] = Path("-"),
     lines: Annotated[bool, typer.Option("--lines", help="Score each line separately.")] = False,
+    adapt: Annotated[
+        bool, typer.Option("--adapt", help="Learn from each character after it was scored, with --lines across lines.")
+    ] = False,
+    adapt_rate: ADAPT_RATE = 0.0002,
     strict: STRICT = False,
     threads: THREADS = 1,
     interpreter: INTERPRETER = None,
@@ -417,10 +427,10 @@ def score(
 
     loaded = load(model, threads, interpreter)
     if lines:
-        _score_lines(loaded, file, strict, as_json)
+        _score_lines(file, loaded.scorer(strict, adapt=adapt, adapt_rate=adapt_rate), adapt, as_json)
         return
     start = time.perf_counter()
-    result = loaded.score(_with_progress(read_chunks(file)), strict)
+    result = loaded.score(_with_progress(read_chunks(file)), strict, adapt=adapt, adapt_rate=adapt_rate)
     seconds = time.perf_counter() - start
     if as_json:
         speed = round((result.characters - 1) / seconds, 1)
@@ -428,7 +438,7 @@ def score(
         return
     print(
         f"{shown_loss(result.nats_per_character)} over {result.characters:,} characters "
-        f"({result.skipped_characters:,} skipped), one stream with the state carried"
+        f"({result.skipped_characters:,} skipped), one stream with the state carried{', adapted while reading' if adapt else ''}"
     )
 
 
@@ -444,19 +454,21 @@ def _with_progress(chunks: Iterator[str]) -> Iterator[str]:
                 last_line = time.monotonic()
 
 
-def _score_lines(model: Model, file: Path, strict: bool, as_json: bool) -> None:
+def _score_lines(file: Path, score: Callable[[str], Score], adapt: bool, as_json: bool) -> None:
     """Print for each line of the file its nats per character, a tab and the line; or a JSON object."""
     from .scoring import TooShort
 
+    if adapt and not as_json:
+        say("adapted while reading: each line is scored by a model that has learned from the lines before it")
     for number, line in enumerate(split_lines(read_chunks(file)), start=1):
         try:
-            result = model.score(line, strict)
+            result = score(line)
         except TooShort:
             result = None
         except CharedgeError as error:
             raise CharedgeError(f"line {number} of {file}: {error}") from None
         if as_json:
-            fields = asdict(result) if result else {"nats_per_character": None}
+            fields = asdict(result) if result else {"nats_per_character": None, "adapted": adapt}
             print(to_json({"line": number, **fields, "text": line}))
         else:
             print(f"{result.nats_per_character:.4f}" if result else "-", line, sep="\t")

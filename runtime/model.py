@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Integral
 
 import numpy as np
 
+from .adaptation import DEFAULT_RATE, Learned, Learner, checked_rate, hidden_columns, matrix_bytes
 from .boundaries import Boundary, require_boundary
 from .bundled import DEFAULT, find_model
 from .errors import CharedgeError, InvalidOption
@@ -108,6 +109,8 @@ class Model:
         end_at: Boundary | None = None,
         session: StrPath | None = None,
         strict: bool = False,
+        adapt: bool = False,
+        adapt_rate: float = DEFAULT_RATE,
     ) -> str:
         """Continue a text: the pieces of `stream`, joined. A session is saved when the text is complete, not earlier.
 
@@ -122,10 +125,11 @@ class Model:
         """
         controls = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, repetition_window, banned, logit_bias or {})
         plan = self._plan(1, _finite(length), controls, seed, stop, pattern, end_at)
+        rate = checked_rate(adapt, adapt_rate, self.manifest)
         ids = self._prompt_ids(prompt, strict)
         if session is None:
-            return "".join(self._pieces(plan, ids))
-        with self._saved_text(session, plan, ids) as text:
+            return "".join(self._pieces(plan, ids, rate))
+        with self._saved_text(session, plan, ids, rate) as text:
             written = "".join(text)
             text.handed_over()
         return written
@@ -150,6 +154,8 @@ class Model:
         characters_per_second: float | None = None,
         session: StrPath | None = None,
         strict: bool = False,
+        adapt: bool = False,
+        adapt_rate: float = DEFAULT_RATE,
     ) -> Generator[str, None, None]:
         """Continue a text piece by piece, each piece as soon as it is known to belong to the text.
 
@@ -175,6 +181,9 @@ class Model:
                 `seed` has no effect. It is saved every ten seconds, and when the text ends or the stream is closed; until then
                 it is locked, for this process too. It covers a piece once the next one is requested or the stream is closed.
             strict: refuse characters outside the vocabulary, instead of leaving them out with an `UnknownCharacters` warning.
+            adapt: learn from the prompt while it is read, never from what the model writes. A session keeps what was learned; a
+                call without `adapt` uses it and learns nothing more.
+            adapt_rate: the learning rate of `adapt`: above 0, at most 1.
 
         Raises:
             InvalidOption: an argument has an invalid value; raised by the call, before the first piece is requested.
@@ -186,10 +195,11 @@ class Model:
         pace = None if characters_per_second is None else Pace(characters_per_second)
         if pace is not None and pattern is not None:
             raise InvalidOption("characters_per_second", "cannot pace a `pattern`, whose text comes in one piece: leave out one.")
+        rate = checked_rate(adapt, adapt_rate, self.manifest)
         ids = self._prompt_ids(prompt, strict)
         if session is None:
-            return self._pieces(plan, ids, pace)
-        pieces = self._saved_pieces(session, plan, ids, pace)
+            return self._pieces(plan, ids, rate, pace)
+        pieces = self._saved_pieces(session, plan, ids, rate, pace)
         next(pieces)  # locks and reads the session
         return pieces
 
@@ -213,6 +223,8 @@ class Model:
         pattern: str | None = None,
         end_at: Boundary | None = None,
         strict: bool = False,
+        adapt: bool = False,
+        adapt_rate: float = DEFAULT_RATE,
     ) -> Iterator[SavedText]:
         """Continue a text as `stream` does, for a caller that reports how much of it was delivered.
 
@@ -226,7 +238,8 @@ class Model:
         """
         controls = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, repetition_window, banned, logit_bias or {})
         plan = self._plan(1, length, controls, seed, stop, pattern, end_at)
-        with self._saved_text(session, plan, self._prompt_ids(prompt, strict)) as text:
+        rate = checked_rate(adapt, adapt_rate, self.manifest)
+        with self._saved_text(session, plan, self._prompt_ids(prompt, strict), rate) as text:
             yield text
 
     def generate_batch(
@@ -247,11 +260,14 @@ class Model:
         pattern: str | None = None,
         end_at: Boundary | None = None,
         strict: bool = False,
+        adapt: bool = False,
+        adapt_rate: float = DEFAULT_RATE,
     ) -> list[str]:
         """Continue several texts in one step loop.
 
         Args:
-            prompts: the texts to continue; row k of N draws from `numpy.random.SeedSequence(seed).spawn(N)[k]`.
+            prompts: the texts to continue; row k of N draws from `numpy.random.SeedSequence(seed).spawn(N)[k]`. With `adapt`, each
+                learns from its own prompt.
             length, ...: as for `generate`.
 
         Returns:
@@ -264,31 +280,66 @@ class Model:
             raise InvalidOption("prompts", "is one text: give a list of texts, as in [text].")
         controls = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, repetition_window, banned, logit_bias or {})
         plan = self._plan(len(prompts), _finite(length), controls, seed, stop, pattern, end_at)
+        rate = checked_rate(adapt, adapt_rate, self.manifest, texts=len(set(prompts)))
         if not prompts:
             return []
-        fed = {prompt: self._feed(self._prompt_ids(prompt, strict)) for prompt in dict.fromkeys(prompts)}
+        fed = {prompt: self._feed(self._prompt_ids(prompt, strict), rate) for prompt in dict.fromkeys(prompts)}
         texts = [""] * len(prompts)
         for row, piece in write(self._step, self.vocabulary.tokens, plan, [fed[prompt] for prompt in prompts]):
             texts[row] += piece
         return texts
 
-    def score(self, text: str | Iterable[str], strict: bool = False) -> Score:
+    def score(
+        self, text: str | Iterable[str], strict: bool = False, *, adapt: bool = False, adapt_rate: float = DEFAULT_RATE
+    ) -> Score:
         """Measure how well the model predicts a text, from a zero state.
 
         Args:
             text: the text, or an iterable of its pieces, which takes constant memory.
             strict: refuse characters outside the vocabulary, instead of leaving them out with an `UnknownCharacters` warning.
+            adapt: learn from each character after it was scored.
+            adapt_rate: the learning rate of `adapt`: above 0, at most 1.
 
         Returns:
             The mean loss in nats and in bits per character, and how many characters it is over.
 
         Raises:
+            InvalidOption: an argument has an invalid value.
             CharedgeError: the text has fewer than two known characters; or it has unknown ones and `strict` is set.
         """
-        scorer, unknown = Scorer(self._step), Counter[str]()
-        for ids in self._encode(text, "text", strict, unknown):
-            scorer.add(ids)
-        return scorer.score(skipped=unknown.total() if self.manifest.unknown == "skip" else 0)
+        return self.scorer(strict, adapt=adapt, adapt_rate=adapt_rate)(text)
+
+    def scorer(
+        self, strict: bool = False, *, adapt: bool = False, adapt_rate: float = DEFAULT_RATE
+    ) -> Callable[[str | Iterable[str]], Score]:
+        """A function that scores one text after another, such as the lines of a log: each as `score` does, from a zero state.
+
+        With `adapt`, what was learned from a text is used for the texts after it; the function is then for one thread at a time.
+
+        Args:
+            strict, adapt, adapt_rate: as for `score`.
+
+        Returns:
+            A function of a text, which returns its score and raises what `score` raises.
+
+        Raises:
+            InvalidOption: an argument has an invalid value.
+        """
+        learner = self._learner(checked_rate(adapt, adapt_rate, self.manifest))
+
+        def score(text: str | Iterable[str]) -> Score:
+            scorer, unknown = Scorer(self._step, learner=learner), Counter[str]()
+            for ids in self._encode(text, "text", strict, unknown):
+                scorer.add(ids)
+            return scorer.score(skipped=unknown.total() if self.manifest.unknown == "skip" else 0)
+
+        return score
+
+    def _learner(self, rate: float | None, start: Learned | None = None) -> Learner | None:
+        """What learns from a text that is read, after what was learned before; None if the model does not adapt."""
+        if rate is None and start is None:
+            return None
+        return Learner(self._step.advance, start or Learned.nothing(self.manifest), rate or 0.0)
 
     def _plan(
         self,
@@ -332,8 +383,10 @@ class Model:
         """The characters that a model writes with a bias: float32 [V], -inf for those that it does not."""
         return (self.vocabulary.tokens[i] for i in np.flatnonzero(np.isfinite(bias)))
 
-    def _pieces(self, plan: Plan, ids: Iterable[np.ndarray], pace: Pace | None = None) -> Generator[str, None, None]:
-        pieces = (piece for _, piece in write(self._step, self.vocabulary.tokens, plan, [self._feed(ids)]))
+    def _pieces(
+        self, plan: Plan, ids: Iterable[np.ndarray], rate: float | None, pace: Pace | None = None
+    ) -> Generator[str, None, None]:
+        pieces = (piece for _, piece in write(self._step, self.vocabulary.tokens, plan, [self._feed(ids, rate)]))
         if pace is None:
             yield from pieces
         else:
@@ -342,26 +395,28 @@ class Model:
                 yield piece
 
     @contextmanager
-    def _saved_text(self, session: StrPath, plan: Plan, ids: Iterable[np.ndarray]) -> Iterator[SavedText]:
+    def _saved_text(self, session: StrPath, plan: Plan, ids: Iterable[np.ndarray], rate: float | None) -> Iterator[SavedText]:
         """A text in a session, which is locked in the block and saved at its end."""
         path, sha256, size = path_argument("session", session), self.manifest.flatbuffer_sha256, self._step.state_size
         require_place(path)
         with locked(path):
-            saved = Session.load(path, sha256, size, len(self.vocabulary)) if path.exists() else None
-            require_room(path, size)
+            hidden = hidden_columns(self.manifest)
+            saved = Session.load(path, sha256, size, len(self.vocabulary), hidden) if path.exists() else None
+            adapts = rate is not None or (saved is not None and saved.learned is not None)
+            require_room(path, size, matrix_bytes(self.manifest) if adapts else 0)
             if saved is not None:
                 plan = replace(plan, start=saved.position)
-            text = SavedText(self._step, self.vocabulary, sha256, path, plan, lambda: self._feed(ids, saved))
+            text = SavedText(self._step, self.vocabulary, sha256, path, plan, lambda: self._feed(ids, rate, saved))
             try:
                 yield text
             finally:
                 text.save()
 
     def _saved_pieces(
-        self, session: StrPath, plan: Plan, ids: Iterable[np.ndarray], pace: Pace | None
+        self, session: StrPath, plan: Plan, ids: Iterable[np.ndarray], rate: float | None, pace: Pace | None
     ) -> Generator[str, None, None]:
         """An empty piece as soon as the session is locked and read, then the pieces of the text."""
-        with self._saved_text(session, plan, ids) as text:
+        with self._saved_text(session, plan, ids, rate) as text:
             yield ""
             for piece in text:
                 if pace is not None:
@@ -381,12 +436,21 @@ class Model:
         ids = self._encode(prompt, "prompt", strict, Counter())
         return list(ids) if isinstance(prompt, str) else ids
 
-    def _feed(self, ids: Iterable[np.ndarray], session: Session | None = None) -> Fed:
-        """The model after a prompt, starting from zeros or from a session; after the start text if the prompt is empty."""
+    def _feed(self, ids: Iterable[np.ndarray], rate: float | None, session: Session | None = None) -> Fed:
+        """The model after a prompt, starting from zeros or from a session; after the start text if the prompt is empty.
+
+        Args:
+            ids: of the prompt, piece by piece.
+            rate: at which the model learns from the prompt; None learns nothing.
+            session: the text before the prompt.
+        """
         if session is not None:
             logits, state = self._step(np.array([session.token], np.int32), session.state)
-            return feed(self._step, ids, Fed(logits, state, self.vocabulary.encode(session.tail)))
-        fed = feed(self._step, ids)
+            if session.learned is not None:
+                session.learned.add(logits[0], state[0])
+            before = Fed(logits, state, self.vocabulary.encode(session.tail))
+            return feed(self._step, ids, before, self._learner(rate, session.learned))
+        fed = feed(self._step, ids, learner=self._learner(rate))
         return fed if len(fed.recent) else feed(self._step, self._prompt_ids(self.manifest.start_text, strict=True))
 
     def _encode(self, text: str | Iterable[str], what: str, strict: bool, unknown: Counter[str]) -> Iterator[np.ndarray]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from .adaptation import Learned
 from .interpreter import Step
 from .sampling import MAX_WINDOW
 from .session import Session
@@ -39,6 +40,7 @@ class SavedText:
         self._characters = (UNKNOWN_CHARACTER, *vocabulary.tokens[1:])  # by id, in the tail
         self._plan, self._feed = plan, feed
         self._tail = ""
+        self._learned: Learned | None = None
         self._mark: Mark | None = None  # after the last piece, until it is delivered
         self._unsaved: tuple[Mark, str] | None = None  # delivered and not saved yet
         self._save_time = time.monotonic()
@@ -46,13 +48,18 @@ class SavedText:
     def __iter__(self) -> Iterator[str]:
         """The pieces; may be iterated once."""
         fed = self._feed()
-        self._tail = self._decode(fed.recent)
+        self._tail, self._learned = self._decode(fed.recent), fed.learned
         self._save_time = time.monotonic()
         cursor = Cursor(only_last=self._plan.pattern is not None and not self._plan.stop)
         for _, piece in write(self._step, self._vocabulary.tokens, self._plan, [fed], cursor):
             self._take(cursor, len(piece))
             yield piece
         self._take(cursor, len(cursor))  # the stop string that ended the text, which is in no piece
+
+    @property
+    def adapted(self) -> bool:
+        """Whether the model has adapted to what it read, now or earlier in the session."""
+        return self._learned is not None
 
     @property
     def due(self) -> bool:
@@ -72,7 +79,7 @@ class SavedText:
         """
         if self._unsaved is not None:
             mark, tail = self._unsaved
-            Session(self._model_sha256, mark.token, mark.state, mark.position, tail).save(self._path)
+            Session(self._model_sha256, mark.token, mark.state, mark.position, tail, self._learned).save(self._path)
             self._unsaved = None
         self._save_time = time.monotonic()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .adaptation import Learner
 from .errors import CharedgeError
 from .interpreter import Step
 from .model_file import ModelFile
@@ -22,6 +23,8 @@ class Score:
     """N, without those that were skipped."""
     skipped_characters: int
     """Characters outside the vocabulary that were left out."""
+    adapted: bool = False
+    """Whether the model learned from each character after it was scored."""
 
 
 def nats_of(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -55,13 +58,14 @@ class TooShort(CharedgeError):
 class Scorer:
     """Sums the loss of a text that comes in parts, with the state carried from zeros, in constant memory."""
 
-    def __init__(self, step: Step, block: int = 256) -> None:
+    def __init__(self, step: Step, block: int = 256, learner: Learner | None = None) -> None:
         """
         Args:
             step: the model.
             block: number of steps whose logits are kept before their loss is summed.
+            learner: learns each character after it is predicted, if the model adapts.
         """
-        self._step, self._state = step, step.zeros()
+        self._step, self._state, self._learner = step, step.zeros(), learner
         self._logits = step.empty_logits(block)
         self._last = np.empty(0, np.int32)  # the last id, whose successor is not known yet
         self._total = 0.0
@@ -71,13 +75,27 @@ class Scorer:
         """Read the next part of the text: int32 [n]."""
         self.characters += len(ids)
         ids = np.concatenate([self._last, ids])
-        advance, state, block = self._step.advance, self._state, len(self._logits)
+        block = len(self._logits)
+        read = self._read if self._learner is None else self._read_and_learn
         for start in range(0, len(ids) - 1, block):
             part = ids[start : start + block + 1]  # the targets are one ahead of the inputs
-            for i, token in enumerate(part[:-1].reshape(-1, 1)):
-                advance(token, state, self._logits[i : i + 1])
+            read(part)
             self._total += float(nats_of(self._logits[: len(part) - 1], part[1:]).sum())
         self._last = ids[-1:]
+
+    def _read(self, ids: np.ndarray) -> None:
+        """Fill the logits with the predictions of all ids but the first."""
+        advance, state = self._step.advance, self._state
+        for i, token in enumerate(ids[:-1].reshape(-1, 1)):
+            advance(token, state, self._logits[i : i + 1])
+
+    def _read_and_learn(self, ids: np.ndarray) -> None:
+        """The same, each prediction after the ids before it were learned."""
+        assert self._learner is not None
+        advance, learn, state = self._learner.advance, self._learner.learn, self._state
+        for i, (token, target) in enumerate(zip(ids[:-1].reshape(-1, 1), ids[1:].tolist(), strict=True)):
+            advance(token, state, self._logits[i : i + 1])
+            learn(self._logits[i], state[0], target)
 
     @property
     def nats_per_character(self) -> float:
@@ -100,7 +118,7 @@ class Scorer:
             TooShort: there were fewer than two characters.
         """
         nats = self.nats_per_character
-        return Score(nats, to_bits(nats), self.characters, skipped)
+        return Score(nats, to_bits(nats), self.characters, skipped, adapted=self._learner is not None)
 
 
 def score_ids(step: Step, ids: np.ndarray) -> float:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .adaptation import Learned
 from .errors import CharedgeError
 from .files import check_room, write_atomically
 from .lock import FileLock, Held
@@ -20,10 +22,15 @@ from .sampling import MAX_WINDOW, NOISE_STEPS
 from .text import unreadable
 
 FORMAT_VERSION = 1
+ADAPTED_VERSION = 2
+"""Of a session that has a matrix; charedge reads both."""
 BEGINNING = b'{"model_sha256": "'
 """The first bytes of every session, also of a damaged one."""
 MAX_BYTES = 1 << 26
-"""Larger than any session: the state takes 5 bytes for every 4, the rest a few kilobytes."""
+"""Larger than any session: the state and the matrix take at most 5 bytes for every 4, the rest a few kilobytes."""
+
+MAX_CHARACTERS = 1 << 53
+"""More than a text can have, and exact in every JSON reader."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class Session:
     """The position of the draws, from `Sampler.position`."""
     tail: str
     """The end of the text, for the repetition penalty and for people; U+D800 stands for each `[UNK]`."""
+    learned: Learned | None = None
+    """What the model has learned from the text; None if it never adapted."""
 
     def save(self, path: Path) -> None:
         """Write the file atomically.
@@ -47,7 +56,10 @@ class Session:
         Raises:
             CharedgeError: it cannot be written.
         """
-        body = {**asdict(self), "format_version": FORMAT_VERSION, "state": base64.b64encode(self.state.tobytes()).decode()}
+        version = FORMAT_VERSION if self.learned is None else ADAPTED_VERSION
+        body = {**vars(self), "format_version": version, "state": base64.b64encode(self.state.tobytes()).decode()}
+        if (learned := body.pop("learned")) is not None:
+            body["adaptation"] = {"characters": learned.characters, "arrays": learned.packed}
         content = json.dumps({**body, "sha256": _digest(body)}).encode()
         try:
             write_atomically(path, content)
@@ -55,7 +67,7 @@ class Session:
             raise _unwritable(path, error) from None
 
     @classmethod
-    def load(cls, path: Path, model_sha256: str, state_size: int, vocabulary_size: int) -> Session:
+    def load(cls, path: Path, model_sha256: str, state_size: int, vocabulary_size: int, hidden: slice | None = None) -> Session:
         """Read the file.
 
         Args:
@@ -63,6 +75,7 @@ class Session:
             model_sha256: the manifest's `flatbuffer_sha256`.
             state_size: S.
             vocabulary_size: V.
+            hidden: the columns of the state that the matrix is for, from `hidden_columns`; None leaves the matrix unread.
 
         Raises:
             CharedgeError: the file is not a session, is damaged, or belongs to another model or version.
@@ -75,12 +88,16 @@ class Session:
             if body.pop("sha256") != _digest(body):
                 raise ValueError
             version, model = body.pop("format_version"), body["model_sha256"]
-            session = None if (version, model) != (FORMAT_VERSION, model_sha256) else cls._parse(body, state_size, vocabulary_size)
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+            known = version in (FORMAT_VERSION, ADAPTED_VERSION) and model == model_sha256
+            adaptation: Any = body.pop("adaptation") if version == ADAPTED_VERSION else None
+            session = cls._parse(body, state_size, vocabulary_size) if known else None
+            if session is not None and version == ADAPTED_VERSION and hidden is not None:
+                session = replace(session, learned=_unpack(adaptation, vocabulary_size, hidden))
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, zlib.error):
             raise CharedgeError(f"`session` {path} is damaged: delete it to start a new text.") from None
         if session is not None:
             return session
-        if version != FORMAT_VERSION:
+        if version not in (FORMAT_VERSION, ADAPTED_VERSION):
             raise CharedgeError(f"`session` {path} was written by another version of charedge: use that, or choose another name.")
         raise CharedgeError(f"`session` {path} was written with another model: use that model, or choose another name.")
 
@@ -124,14 +141,19 @@ def require_place(path: Path) -> None:
         raise _unwritable(path, error) from None
 
 
-def require_room(path: Path, state_size: int) -> None:
+def require_room(path: Path, state_size: int, matrix_bytes: int = 0) -> None:
     """Check that a session can be saved at a path, by writing a file of that size beside it.
+
+    Args:
+        path: the session file.
+        state_size: S.
+        matrix_bytes: the size of the matrix, if the text has one.
 
     Raises:
         CharedgeError: it cannot be saved there.
     """
     try:
-        check_room(path.parent, 6 * state_size + 8 * MAX_WINDOW)
+        check_room(path.parent, 6 * state_size + 8 * MAX_WINDOW + 11 * matrix_bytes // 8)
     except OSError as error:
         raise _unwritable(path, error) from None
 
@@ -170,6 +192,17 @@ def _read(path: Path) -> bytes:
 
 def _unwritable(path: Path, error: OSError) -> CharedgeError:
     return CharedgeError(f"`session` {path} cannot be written ({error.strerror}): choose another place.")
+
+
+def _unpack(adaptation: dict[str, Any], vocabulary_size: int, hidden: slice) -> Learned:
+    """
+    Raises:
+        ValueError, KeyError, TypeError, zlib.error: the fields are not what `save` writes.
+    """
+    characters = adaptation["characters"]
+    if adaptation.keys() != {"characters", "arrays"} or type(characters) is not int or not 0 <= characters <= MAX_CHARACTERS:
+        raise ValueError
+    return Learned.unpack(adaptation["arrays"], characters, vocabulary_size, hidden)
 
 
 def _digest(body: dict[str, Any]) -> str:

@@ -8,7 +8,8 @@ be readable and free. Two programs are killed so:
 - The ticker of examples/systemd: the lines on the display must continue where the session stands, with at most one line missing at
   each cut, and none twice.
 - `charedge generate --session` into a file: the file must have all that the session covers. It may have more; it is cut there
-  before the text is resumed, and must in the end be the text that was never interrupted.
+  before the text is resumed, and must in the end be the text that was never interrupted. The model has adapted to a prompt, so
+  that the session keeps a matrix.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import itertools
-import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from charedge.runtime import cli, files, lock, saved_text, session
+from charedge.runtime.adaptation import hidden_columns
 from charedge.runtime.model_file import read_model_file
 
 from charedge import program
@@ -37,6 +39,7 @@ SAVING = {files.__file__, lock.__file__, session.__file__}
 MOST_STEPS = 450  # lines of the code that locks and saves until a cut: about five saves
 HANDING_OVER = SAVING | {saved_text.__file__, cli.__file__}
 MOST_LINES = 1000  # of these until a cut: about ten saves
+PROMPT = "Read and learned before the first cut. "
 
 
 @dataclass(frozen=True)
@@ -160,14 +163,19 @@ def cut_generate(model: Path, folder: Path, cuts: int, seed: int) -> int:
     """
     text, whole, state, moments = folder / "text", folder / "whole text", folder / "text.json", random.Random(seed)
     manifest = read_model_file(model).manifest
-    options = [str(model), "--length", str(20 * cuts), "--seed", "7", "--session"]
-    assert not cut(lambda: _generate([*options, str(folder / "whole text.json")], whole), 0)
+    options, state_of_whole = [str(model), "--length", str(20 * cuts), "--seed", "7", "--session"], folder / "whole text.json"
+    adapting = [str(model), "--length", "1", "--seed", "7", "--prompt", PROMPT, "--adapt", "--adapt-rate", "0.02", "--session"]
+    assert not cut(lambda: _generate([*adapting, str(state_of_whole)], folder / "before"), 0)
+    shutil.copy(state_of_whole, state)
+    before = (folder / "before").read_text(encoding="utf-8")
+    assert not cut(lambda: _generate([*options, str(state_of_whole)], whole), 0)
     expected, covered = whole.read_text(encoding="utf-8"), 0
     for number in range(cuts):
         assert cut(lambda: _generate([*options, str(state)], text), moments.randint(1, MOST_LINES), HANDING_OVER)
-        if state.exists():
-            session.Session.load(state, manifest.flatbuffer_sha256, manifest.state_size, manifest.vocabulary_size)
-            covered = position(json.loads(state.read_bytes())["tail"], manifest.start_text + expected) - len(manifest.start_text)
+        sizes = manifest.state_size, manifest.vocabulary_size
+        saved = session.Session.load(state, manifest.flatbuffer_sha256, *sizes, hidden_columns(manifest))
+        assert saved.learned is not None, f"after cut {number} the session lacks what was learned"
+        covered = position(saved.tail, before + expected) - len(before)
         written = text.read_text(encoding="utf-8")
         assert expected.startswith(written), f"after cut {number} the file has another text"
         assert covered <= len(written), f"after cut {number} the session covers {covered} characters, the file has {len(written)}"

@@ -70,6 +70,15 @@ def test_growth_measures_units_rows_and_corpora(growth):
     assert corpus["seconds"] > 0
 
 
+def test_adaptation_measures_reading_and_writing(tmp_path):
+    model, written = tmp_path / "model.tflite", tmp_path / "adaptation.json"
+    build_model_file(model, "int8")
+    run("adaptation.py", model, "--rounds", 1, "--seconds", 0.001, "--json", written)
+    figures = json.loads(written.read_text())
+    assert figures["read, added"] == figures["read, adapted"] - figures["read"]
+    assert all(figures[name] > 0 for name in ("read", "read, adapted", "write", "write, adapted"))
+
+
 def test_pictures_are_drawn_for_both_modes(profiles, growth, tmp_path):
     run("pictures.py", profiles[1], growth[1], "--folder", tmp_path / "pictures")
     pictures = {path.name: path.read_bytes() for path in (tmp_path / "pictures").iterdir()}
