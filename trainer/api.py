@@ -103,7 +103,8 @@ def train(
         seed: seed of the weights, the data order and dropout.
         vocabulary: a vocabulary.txt; characters outside it are left out.
         allow_unknown: train even if `vocabulary` leaves out more than half of the text.
-        init_from: the run whose weights to start from.
+        init_from: a run, a model file, or the name of a bundled model (`shakespeare`, `shakespeare-tiny`), whose weights to
+            start from.
         teachers: finished runs to distil from.
         checkpoint_minutes: longest time between two checkpoints, in minutes.
         worker_timeout: seconds to wait for the other workers that TF_CONFIG names.

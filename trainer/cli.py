@@ -83,7 +83,10 @@ def train(
     allow_unknown: Annotated[
         bool, typer.Option("--allow-unknown", help="Train even if --vocabulary leaves out more than half of the text.")
     ] = False,
-    init_from: Annotated[Path | None, typer.Option(metavar="RUN", help="Start from the weights of another run.")] = None,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN|MODEL", help="Start from the weights of a run, a model file, or a bundled model (shakespeare)."),
+    ] = None,
     teachers: Annotated[
         list[Path] | None,
         typer.Option(
@@ -104,8 +107,8 @@ def train(
     """
     if json_log is not None:
         files = Run(output).config().corpus["files"] if resume else [source.name for source in find_sources(corpus or [])]
-        listed = [] if vocabulary is None else [vocabulary]
-        require_log_apart(json_log, map(Path, [*files, *listed]), map(Run, _given(output, init_from, *(teachers or []))))
+        read = [*map(Path, files), *_given(vocabulary, init_from)]
+        require_log_apart(json_log, read, map(Run, _given(output, init_from, *(teachers or []))))
     with _display(quiet, json_log, output) as display:
         run = api.train(
             corpus or (),

@@ -182,7 +182,7 @@ class Config:
     fixed_vocabulary: bool = record(lambda value: type(value) is bool, False)
     """Whether the vocabulary was given or extends that of `initialized_from`, so that the text alone does not determine it."""
     initialized_from: str | None = record(_optional(_is_text), None)
-    """The run whose weights the training started from."""
+    """The run, model file or bundled model whose weights the training started from."""
     initialized_from_sha256: str | None = record(_optional(_is_sha256), None)
     """SHA-256 of those weights; a resume continues from a checkpoint and does not check it."""
     teachers: Sequence[str] = record(_each(_is_text), ())
