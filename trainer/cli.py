@@ -23,6 +23,7 @@ from .corpus import find_sources
 from .dataset import validation_start, validation_streams
 from .outputs import require_log_apart
 from .run import Run
+from .summary import Assessment, assess_run
 
 app = typer.Typer(**PLAIN)
 
@@ -103,7 +104,8 @@ def train(
 ) -> None:
     """Train a character model on text.
 
-    The defaults are those of the preset base.
+    The defaults shown are those of the preset base. Without --preset, a text of up to 600,000 characters gets others, which fit
+    its length.
     """
     if json_log is not None:
         files = Run(output).config().corpus["files"] if resume else [source.name for source in find_sources(corpus or [])]
@@ -243,8 +245,35 @@ def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def _explained(assessment: Assessment, finished: int, epochs: int) -> Iterator[str]:
+    """Sentences that say what the losses mean, and what would make the model better.
+
+    Args:
+        assessment: of the training.
+        finished: epochs that were trained.
+        epochs: epochs that were asked for.
+    """
+    if finished < epochs:
+        yield f"stopped after {finished} of {epochs} epochs, because the validation loss did not fall any more (--patience)"
+    if not assessment.has_words:
+        yield (
+            "this model will generate text with hardly any words: on the held-out text it predicts no better than the last two "
+            f"characters allow ({assessment.trigram:.2f} nats per character)"
+        )
+    meaning = {
+        "memorised": "the network memorised the text: more text helps most; then more noise (--weight-drop, --dropout), or a start "
+        "from a model (--init-from)",
+        "unfinished": f"the network can still learn from this text: train longer (--resume --epochs {2 * epochs}), or with a "
+        "smaller --batch-size",
+        "good": "about as good as this network gets with this text"
+        if assessment.has_words
+        else "more text helps most; then a start from a model (--init-from)",
+    }
+    yield f"training loss {assessment.train:.2f}, held-out {assessment.validation:.2f}: {meaning[assessment.finding]}"
+
+
 def _say_result(run: Run) -> None:
-    """Print the losses of the best epoch with what each is over, and the command that converts the run."""
+    """Print the losses of the best epoch with what each is over, what they mean, and the command that converts the run."""
     if not is_chief():
         return
     config, history = run.config(), run.history()
@@ -262,4 +291,6 @@ def _say_result(run: Run) -> None:
         f"validation loss: {shown_loss(best.validation_nats_per_character)} over the {held_out:,} held-out characters, "
         f"{_counted(validation_streams(held_out), 'stream')} with the state carried"
     )
+    for sentence in _explained(assess_run(run), len(history), config.epochs):
+        say(sentence)
     print(f"next: charedge convert {shlex.quote(str(run.path))} --output {shlex.quote(f'{run.path.name}.tflite')}")

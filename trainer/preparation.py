@@ -21,6 +21,7 @@ from .dataset import validation_start
 from .encoding import Encoded, encode_corpus
 from .initial_model import InitialModel, find_initial_model
 from .outputs import require_apart, require_inputs_kept, require_recordable
+from .presets import AUTO, by_length
 from .run import Run
 
 SHOWN_BYTES = 50_000_000
@@ -120,8 +121,8 @@ def plan_training(
     if is_chief():
         run.require_free(overwrite)
     first = None if init_from is None else find_initial_model(init_from)
-    if first is not None:
-        values.update(first.shape(given))
+    shape = {} if first is None else first.shape(given)
+    values.update(shape)
     require_inputs_kept(run, [] if vocabulary is None else [vocabulary])
     fixed = None if vocabulary is None else Vocabulary.parse(read_bytes(vocabulary), str(vocabulary))
     encoded = _encode(corpus, values["normalization"], fixed, values["min_count"], progress)
@@ -130,6 +131,8 @@ def plan_training(
     elif first is not None:
         fixed = Vocabulary.of([*first.vocabulary().tokens[1:], *encoded.vocabulary.tokens[1:]])
         encoded = encoded.extended(fixed)
+    if preset == AUTO:
+        values = _for_length(encoded, values, {**given, **shape}, first is not None, progress)
     config = Config(
         **values,
         unknown=encoded.unknown,
@@ -305,6 +308,22 @@ def _same_text(run: Run, config: Config, sources: Sequence[str], progress: Progr
             f"{config.corpus['characters']:,} then, or different ones): give the same text, or train again with `overwrite`."
         )
     return encoded
+
+
+def _for_length(
+    encoded: Encoded, values: Mapping[str, Any], given: Mapping[str, Any], warm: bool, progress: Progress
+) -> dict[str, Any]:
+    """The value of every option as the preset `auto` chooses them for a text; prints what it chose."""
+    characters = validation_start(len(encoded.ids), values["validation_split"])
+    values = settings(AUTO, given, characters, warm)
+    epochs = f"{values['epochs']} epoch{'' if values['epochs'] == 1 else 's'}"
+    message = (
+        f"preset {AUTO}: {characters:,} characters to train on -> {by_length(characters).preset}, {epochs}, "
+        f"batch size {values['batch_size']}, learning rate {values['learning_rate']:g}, dropout {values['dropout']:g}, "
+        f"weight drop {values['weight_drop']:g}"
+    )
+    progress(Report("training", message=message))
+    return values
 
 
 def _check_left_out(vocabulary: Path, encoded: Encoded, allowed: bool) -> None:

@@ -1,8 +1,12 @@
-"""Presets of a training: named changes to the defaults in `Config`."""
+"""Presets of a training: named changes to the defaults in `Config`, and `auto`, which chooses them by the text's length."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
+
+AUTO = "auto"
+"""The preset that chooses by the number of characters to train on."""
 
 NOTEBOOK: dict[str, Any] = {
     "batching": "shuffled",
@@ -40,3 +44,57 @@ PRESETS: dict[str, dict[str, Any]] = {
         "normalization": "none",
     },
 }
+
+
+@dataclass(frozen=True)
+class Length:
+    """The preset of texts up to some length, with changes; docs/training-experiments.md has the measurements behind it."""
+
+    characters: float
+    """The most characters to train on."""
+    preset: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Options that differ from the preset."""
+    warm: dict[str, Any] = field(default_factory=dict)
+    """Options that differ from these for a training that starts from a model."""
+
+    def values(self, warm: bool) -> dict[str, Any]:
+        """The options that differ from the defaults, by name.
+
+        Args:
+            warm: whether the training starts from a model.
+        """
+        return {**PRESETS[self.preset], **self.changes, **(self.warm if warm else {})}
+
+
+NOISE = {"dropout": 0.3, "weight_drop": 0.3}
+LENGTHS = (
+    Length(20_000, "small", {**NOISE, "epochs": 60, "batch_size": 16, "learning_rate": 0.006}),
+    Length(60_000, "small", {**NOISE, "epochs": 30, "batch_size": 16, "learning_rate": 0.006}),
+    Length(200_000, "small", {"dropout": 0.2, "weight_drop": 0.2, "epochs": 18, "batch_size": 32, "learning_rate": 0.008}),
+    Length(600_000, "base", {"epochs": 12, "batch_size": 32}),
+    Length(float("inf"), "base"),
+)
+"""What `auto` chooses: the first that is long enough."""
+
+
+def by_length(characters: int) -> Length:
+    """What `auto` chooses for a text.
+
+    Args:
+        characters: the number of characters to train on.
+    """
+    return next(length for length in LENGTHS if characters <= length.characters)
+
+
+def preset_values(preset: str, characters: int | None = None, warm: bool = False) -> dict[str, Any]:
+    """The options that differ from the defaults in a preset, by name.
+
+    Args:
+        preset: a name in `PRESETS`, or `auto`.
+        characters: the number of characters to train on, by which `auto` chooses; None as long as it is unknown.
+        warm: whether the training starts from a model, which is another choice for `auto`.
+    """
+    if preset != AUTO:
+        return PRESETS[preset]
+    return {} if characters is None else by_length(characters).values(warm)
