@@ -260,11 +260,11 @@ def _explained(assessment: Assessment, finished: int, epochs: int) -> Iterator[s
             "this model will generate text with hardly any words: on the held-out text it predicts no better than the last two "
             f"characters allow ({assessment.trigram:.2f} nats per character)"
         )
+    longer = "train with a larger --patience" if finished < epochs else f"train longer (--resume --epochs {2 * epochs})"
     meaning = {
         "memorised": "the network memorised the text: more text helps most; then more noise (--weight-drop, --dropout), or a start "
         "from a model (--init-from)",
-        "unfinished": f"the network can still learn from this text: train longer (--resume --epochs {2 * epochs}), or with a "
-        "smaller --batch-size",
+        "unfinished": f"the network can still learn from this text: {longer}, or with a smaller --batch-size",
         "good": "about as good as this network gets with this text"
         if assessment.has_words
         else "more text helps most; then a start from a model (--init-from)",

@@ -6,6 +6,7 @@ The constants are found by the names that docs/file-format.md specifies. Nothing
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -118,7 +119,7 @@ def _constants(flatbuffer: bytes) -> dict[str, np.ndarray]:
     from ai_edge_litert import schema_py_generated as schema
 
     kinds = {schema.TensorType.FLOAT32: "<f4", schema.TensorType.FLOAT16: "<f2", schema.TensorType.INT8: "i1"}
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(flatbuffer))
+    model: Any = schema.ModelT.InitFromObj(schema.Model.GetRootAs(flatbuffer))
     constants = {}
     for tensor in model.subgraphs[0].tensors:
         data = model.buffers[tensor.buffer].data

@@ -67,12 +67,14 @@ class Length:
         return {**PRESETS[self.preset], **self.changes, **(self.warm if warm else {})}
 
 
-NOISE = {"dropout": 0.3, "weight_drop": 0.3}
+SHORT = {"dropout": 0.3, "weight_drop": 0.3, "batch_size": 16, "learning_rate": 0.006, "patience": 8}
+MIDDLE = {"dropout": 0.2, "weight_drop": 0.2, "batch_size": 32, "learning_rate": 0.008, "patience": 8}
+WARM = {"dropout": 0.2, "weight_drop": 0.2, "learning_rate": 0.002}
 LENGTHS = (
-    Length(20_000, "small", {**NOISE, "epochs": 60, "batch_size": 16, "learning_rate": 0.006}),
-    Length(60_000, "small", {**NOISE, "epochs": 30, "batch_size": 16, "learning_rate": 0.006}),
-    Length(200_000, "small", {"dropout": 0.2, "weight_drop": 0.2, "epochs": 18, "batch_size": 32, "learning_rate": 0.008}),
-    Length(600_000, "base", {"epochs": 12, "batch_size": 32}),
+    Length(20_000, "small", {**SHORT, "epochs": 60}, {**WARM, "epochs": 15}),
+    Length(60_000, "small", {**SHORT, "epochs": 30}, {**WARM, "epochs": 8}),
+    Length(200_000, "small", {**MIDDLE, "epochs": 18}, {**WARM, "epochs": 6}),
+    Length(600_000, "small", {"epochs": 12, "batch_size": 32, "learning_rate": 0.01}, WARM),
     Length(float("inf"), "base"),
 )
 """What `auto` chooses: the first that is long enough."""
