@@ -126,7 +126,7 @@ def train(
             progress=display,
             **options,
         )
-    _say_result(run)
+    _say_result(run, quiet)
 
 
 @app.command()
@@ -168,7 +168,7 @@ def finetune(
             overwrite=overwrite,
             progress=display,
         )
-    _say_result(tuned)
+    _say_result(tuned, quiet)
 
 
 @app.command()
@@ -272,8 +272,13 @@ def _explained(assessment: Assessment, finished: int, epochs: int) -> Iterator[s
     yield f"training loss {assessment.train:.2f}, held-out {assessment.validation:.2f}: {meaning[assessment.finding]}"
 
 
-def _say_result(run: Run) -> None:
-    """Print the losses of the best epoch with what each is over, what they mean, and the command that converts the run."""
+def _say_result(run: Run, quiet: bool) -> None:
+    """Print the losses of the best epoch with what each is over, what they mean, and the command that converts the run.
+
+    Args:
+        run: the finished run.
+        quiet: whether to leave out what they mean.
+    """
     if not is_chief():
         return
     config, history = run.config(), run.history()
@@ -291,6 +296,7 @@ def _say_result(run: Run) -> None:
         f"validation loss: {shown_loss(best.validation_nats_per_character)} over the {held_out:,} held-out characters, "
         f"{_counted(validation_streams(held_out), 'stream')} with the state carried"
     )
-    for sentence in _explained(assess_run(run), len(history), config.epochs):
-        say(sentence)
+    if not quiet:
+        for sentence in _explained(assess_run(run), len(history), config.epochs):
+            say(sentence)
     print(f"next: charedge convert {shlex.quote(str(run.path))} --output {shlex.quote(f'{run.path.name}.tflite')}")

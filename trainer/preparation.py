@@ -316,13 +316,14 @@ def _for_length(
     """The value of every option as the preset `auto` chooses them for a text; prints what it chose."""
     characters = validation_start(len(encoded.ids), values["validation_split"])
     values = settings(AUTO, given, characters, warm)
-    epochs = f"{values['epochs']} epoch{'' if values['epochs'] == 1 else 's'}"
+    network = "the model's network" if warm else by_length(characters).preset
     message = (
-        f"preset {AUTO}: {characters:,} characters to train on -> {by_length(characters).preset}, {epochs}, "
-        f"batch size {values['batch_size']}, learning rate {values['learning_rate']:g}, dropout {values['dropout']:g}, "
-        f"weight drop {values['weight_drop']:g}"
+        f"preset {AUTO}: {characters:,} characters to train on -> {network}, "
+        f"{values['epochs']} epoch{'' if values['epochs'] == 1 else 's'}, batch size {values['batch_size']}, "
+        f"learning rate {values['learning_rate']:g}, dropout {values['dropout']:g}, weight drop {values['weight_drop']:g}"
     )
-    progress(Report("training", message=message))
+    if is_chief():
+        progress(Report("training", message=message))
     return values
 
 

@@ -40,7 +40,7 @@ def planned(monkeypatch):
         return plan.run
 
     monkeypatch.setattr(api, "carry_out", carry_out)
-    monkeypatch.setattr(cli, "_say_result", lambda run: None)
+    monkeypatch.setattr(cli, "_say_result", lambda run, quiet: None)
     return plans
 
 

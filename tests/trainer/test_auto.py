@@ -1,11 +1,10 @@
 """The preset `auto`: what it chooses for the length of a text, and what stays as the user gave it."""
 
 import random
-import re
 
 import pytest
 from charedge.trainer import api
-from charedge.trainer.config import OPTIONS
+from charedge.trainer.config import OPTIONS, settings
 from charedge.trainer.presets import LENGTHS
 from configs import make_config
 from conftest import REPOSITORY
@@ -102,15 +101,26 @@ def test_a_run_of_the_preset_auto_is_resumed_with_the_same_options(process, corp
     assert (after.epochs, after.batch_size, after.learning_rate) == (2, before.batch_size, before.learning_rate)
 
 
-def test_the_guide_lists_what_is_chosen():
+def rows(heading):
+    """The cells of a table in the guide, by the first words of its heading."""
     page = (REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8")
-    table = page[page.index("| characters to train on |") :].split("\n\n")[0]
-    rows = [re.findall(r"[\w.,]+(?: [a-z]+)*", row) for row in table.splitlines()[2:]]
-    assert len(rows) == len(LENGTHS)
-    for (characters, preset, epochs, batch_size, rate, noise), length in zip(rows, LENGTHS, strict=True):
-        options = make_config(length.preset, **length.changes)
-        assert characters == ("more" if length is LENGTHS[-1] else f"up to {length.characters:,}")
-        assert preset == length.preset
-        assert (int(epochs), int(batch_size)) == (options.epochs, options.batch_size)
-        assert (float(rate), float(noise)) == (options.learning_rate, options.dropout)
-        assert options.dropout == options.weight_drop
+    table = page[page.index(f"| characters to train on | {heading}") :].split("\n\n")[0]
+    return [[cell.strip(" `") for cell in row.strip("|").split("|")] for row in table.splitlines()[2:]]
+
+
+def cells(length, *names):
+    """The cells of a row: the length, and some of the options that are chosen for it."""
+    options = settings("auto", {}, characters=min(length.characters, 10**9), warm=names[0] != "preset")
+    shown = [length.preset if name == "preset" else f"{options[name]:g}" for name in names]
+    assert options["dropout"] == options["weight_drop"]
+    return ["more" if length is LENGTHS[-1] else f"up to {length.characters:,}", *shown]
+
+
+def test_the_guide_lists_what_is_chosen():
+    shown = [cells(length, "preset", "epochs", "batch_size", "learning_rate", "dropout", "patience") for length in LENGTHS]
+    assert rows("preset") == shown
+
+
+def test_the_guide_lists_what_is_chosen_for_a_start_from_a_model():
+    shown = [cells(length, "epochs", "batch_size", "learning_rate", "dropout") for length in LENGTHS]
+    assert rows("epochs") == shown
