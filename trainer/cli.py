@@ -104,7 +104,7 @@ def train(
 ) -> None:
     """Train a character model on text.
 
-    The defaults shown are those of the preset base. Without --preset, a text of up to 600,000 characters gets others, which fit
+    The defaults shown are those of the preset base. Without --preset, a text of up to 400,000 characters gets others, which fit
     its length.
     """
     if json_log is not None:

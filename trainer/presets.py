@@ -74,7 +74,7 @@ LENGTHS = (
     Length(20_000, "small", {**SHORT, "epochs": 60}, {**WARM, "epochs": 15}),
     Length(60_000, "small", {**SHORT, "epochs": 30}, {**WARM, "epochs": 8}),
     Length(200_000, "small", {**MIDDLE, "epochs": 18}, {**WARM, "epochs": 6}),
-    Length(600_000, "small", {"epochs": 12, "batch_size": 32, "learning_rate": 0.01}, WARM),
+    Length(400_000, "small", {"dropout": 0.1, "weight_drop": 0.1, "epochs": 12, "batch_size": 32, "learning_rate": 0.01}, WARM),
     Length(float("inf"), "base"),
 )
 """What `auto` chooses: the first that is long enough."""
