@@ -244,20 +244,22 @@ def check_options(given: Mapping[str, Any]) -> None:
             raise InvalidOption(name, f"{value} must be {option.values.expected}.")
 
 
-def settings(preset: str, given: Mapping[str, Any], characters: int | None = None, warm: bool = False) -> dict[str, Any]:
+def settings(
+    preset: str, given: Mapping[str, Any], characters: int | None = None, initial_units: int | None = None
+) -> dict[str, Any]:
     """The value of every option: as given, else the preset's, else the default.
 
     Args:
         preset: the name of a preset.
         given: values by option name.
         characters: the number of characters to train on, by which `auto` chooses; None as long as it is unknown.
-        warm: whether the training starts from a model, which is another choice for `auto`.
+        initial_units: units of the model that the training starts from, which is another choice for `auto`.
 
     Raises:
         InvalidOption: the preset is unknown, or a value is not in the option's range.
     """
     check_options({"preset": preset, **given})
-    return {**DEFAULTS, **preset_values(preset, characters, warm), **given, "preset": preset}
+    return {**DEFAULTS, **preset_values(preset, characters, initial_units), **given, "preset": preset}
 
 
 def recipe(config: Config) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def plan_training(
         fixed = Vocabulary.of([*first.vocabulary().tokens[1:], *encoded.vocabulary.tokens[1:]])
         encoded = encoded.extended(fixed)
     if preset == AUTO:
-        values = _for_length(encoded, values, {**given, **shape}, first is not None, progress)
+        values = _for_length(encoded, values, {**given, **shape}, shape.get("units"), progress)
     config = Config(
         **values,
         unknown=encoded.unknown,
@@ -311,12 +311,12 @@ def _same_text(run: Run, config: Config, sources: Sequence[str], progress: Progr
 
 
 def _for_length(
-    encoded: Encoded, values: Mapping[str, Any], given: Mapping[str, Any], warm: bool, progress: Progress
+    encoded: Encoded, values: Mapping[str, Any], given: Mapping[str, Any], initial_units: int | None, progress: Progress
 ) -> dict[str, Any]:
     """The value of every option as the preset `auto` chooses them for a text; prints what it chose."""
     characters = validation_start(len(encoded.ids), values["validation_split"])
-    values = settings(AUTO, given, characters, warm)
-    network = "the model's network" if warm else by_length(characters).preset
+    values = settings(AUTO, given, characters, initial_units)
+    network = by_length(characters).preset if initial_units is None else "the model's network"
     message = (
         f"preset {AUTO}: {characters:,} characters to train on -> {network}, "
         f"{values['epochs']} epoch{'' if values['epochs'] == 1 else 's'}, batch size {values['batch_size']}, "

@@ -104,23 +104,27 @@ def test_a_run_of_the_preset_auto_is_resumed_with_the_same_options(process, corp
 def rows(heading):
     """The cells of a table in the guide, by the first words of its heading."""
     page = (REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8")
-    table = page[page.index(f"| characters to train on | {heading}") :].split("\n\n")[0]
+    table = page[page.index(f"| {heading}") :].split("\n\n")[0]
     return [[cell.strip(" `") for cell in row.strip("|").split("|")] for row in table.splitlines()[2:]]
 
 
-def cells(length, *names):
+def cells(length, *names, initial_units=None):
     """The cells of a row: the length, and some of the options that are chosen for it."""
-    options = settings("auto", {}, characters=min(length.characters, 10**9), warm=names[0] != "preset")
-    shown = [length.preset if name == "preset" else f"{options[name]:g}" for name in names]
+    options = settings("auto", {}, min(length.characters, 10**9), initial_units)
     assert options["dropout"] == options["weight_drop"]
+    shown = [length.preset if name == "preset" else f"{options[name]:g}" for name in names]
     return ["more" if length is LENGTHS[-1] else f"up to {length.characters:,}", *shown]
 
 
 def test_the_guide_lists_what_is_chosen():
     shown = [cells(length, "preset", "epochs", "batch_size", "learning_rate", "dropout", "patience") for length in LENGTHS]
-    assert rows("preset") == shown
+    assert rows("characters to train on | preset") == shown
 
 
 def test_the_guide_lists_what_is_chosen_for_a_start_from_a_model():
-    shown = [cells(length, "epochs", "batch_size", "learning_rate", "dropout") for length in LENGTHS]
-    assert rows("epochs") == shown
+    shown = [cells(length, "epochs", "batch_size", initial_units=160) for length in LENGTHS[:-1]]
+    assert rows("characters to train on | epochs") == [*shown, ["more", "as from random weights", ""]]
+    sizes = [("up to 200", 160), ("up to 400", 304), ("more", 608)]
+    found = [settings("auto", {}, 10_000, units) for _, units in sizes]
+    wanted = [[name, f"{o['learning_rate']:g}", f"{o['dropout']:g}"] for (name, _), o in zip(sizes, found, strict=True)]
+    assert rows("units of the model") == wanted
