@@ -50,7 +50,7 @@ def demo(
     print("\nTo try next:\n")
     print(f"  {_shown('generate', model, '--prompt', 'A class', '--temperature', '0.5')}  # safer; 1.2 is wilder")
     print(f"  {_shown('info', model)}  # the metadata of the model file")
-    print(f"  {_shown('train', 'YOUR.txt', '--output', 'runs/yours')}  # your own text, with the larger default model\n")
+    print(f"  {_shown('train', 'YOUR.txt', '--output', 'runs/yours')}  # your own text\n")
     say(f"the file to copy to a device is {model}")
 
 

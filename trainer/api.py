@@ -20,6 +20,7 @@ from .cluster import read_cluster
 from .config import OPTIONS, POSITIVE, Cell, check_options
 from .installation import require_tensorflow
 from .preparation import plan_finetuning, plan_resume, plan_training
+from .presets import AUTO
 from .run import Run
 from .training import carry_out
 
@@ -75,7 +76,8 @@ def train(
     Args:
         corpus: a text file, a folder, a `.gz` file or the name of a sample text, or several; may be left out with `resume`.
         output: the folder for the run.
-        preset: a named set of defaults: base (the default), small, large, tutorial or charrnn.
+        preset: a named set of defaults: small, base, large, tutorial or charrnn; auto, the default, chooses one for the length of
+            the text.
         cell: recurrent cell.
         units: units of each recurrent layer.
         layers: number of recurrent layers.
@@ -105,7 +107,8 @@ def train(
         seed: seed of the weights, the data order and dropout.
         vocabulary: a vocabulary.txt; characters outside it are left out.
         allow_unknown: train even if `vocabulary` leaves out more than half of the text.
-        init_from: the run whose weights to start from.
+        init_from: a run, a model file, or the name of a bundled model (`shakespeare`, `shakespeare-tiny`), whose weights to
+            start from.
         teachers: finished runs to distil from.
         checkpoint_minutes: longest time between two checkpoints, in minutes.
         worker_timeout: seconds to wait for the other workers that TF_CONFIG names.
@@ -136,7 +139,7 @@ def train(
     if resume:
         plan = plan_resume(folder, sources, preset, given, listed, first, others, progress)
     else:
-        plan = plan_training(folder, sources, preset or "base", given, listed, allow_unknown, first, others, overwrite, progress)
+        plan = plan_training(folder, sources, preset or AUTO, given, listed, allow_unknown, first, others, overwrite, progress)
     return carry_out(plan, checkpoint_minutes, worker_timeout, progress)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from ..runtime.errors import InvalidOption
 from ..runtime.manifest import MOST_LAYERS, MOST_UNITS
 from ..runtime.text import NORMALIZATIONS, Normalization
-from .presets import PRESETS
+from .presets import AUTO, PRESETS, preset_values
 
 Cell = Literal["gru", "lstm"]
 GATES: dict[Cell, int] = {"gru": 3, "lstm": 4}
@@ -130,7 +130,7 @@ class Config:
         ValueError: another field has an invalid value, which only a damaged config.json causes.
     """
 
-    preset: str = option("base", Choice(tuple(PRESETS)), "Named set of defaults.")
+    preset: str = option(AUTO, Choice((AUTO, *PRESETS)), "Named set of defaults; auto chooses one for the length of the text.")
     cell: Cell = option("gru", Choice(("gru", "lstm")), "Recurrent cell.", in_manifest=False)
     units: int = option(304, whole(1, MOST_UNITS), "Units of each recurrent layer.", in_manifest=False)
     layers: int = option(2, whole(1, MOST_LAYERS), "Recurrent layers.", in_manifest=False)
@@ -185,7 +185,7 @@ class Config:
     fixed_vocabulary: bool = record(lambda value: type(value) is bool, False)
     """Whether the vocabulary was given or extends that of `initialized_from`, so that the text alone does not determine it."""
     initialized_from: str | None = record(_optional(_is_text), None)
-    """The run whose weights the training started from."""
+    """The run, model file or bundled model whose weights the training started from."""
     initialized_from_sha256: str | None = record(_optional(_is_sha256), None)
     """SHA-256 of those weights; a resume continues from a checkpoint and does not check it."""
     teachers: Sequence[str] = record(_each(_is_text), ())
@@ -247,18 +247,22 @@ def check_options(given: Mapping[str, Any]) -> None:
             raise InvalidOption(name, f"{value} must be {option.values.expected}.")
 
 
-def settings(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def settings(
+    preset: str, given: Mapping[str, Any], characters: int | None = None, initial_units: int | None = None
+) -> dict[str, Any]:
     """The value of every option: as given, else the preset's, else the default.
 
     Args:
         preset: the name of a preset.
         given: values by option name.
+        characters: the number of characters to train on, by which `auto` chooses; None as long as it is unknown.
+        initial_units: units of the model that the training starts from, which is another choice for `auto`.
 
     Raises:
         InvalidOption: the preset is unknown, or a value is not in the option's range.
     """
     check_options({"preset": preset, **given})
-    return {**DEFAULTS, **PRESETS[preset], **given, "preset": preset}
+    return {**DEFAULTS, **preset_values(preset, characters, initial_units), **given, "preset": preset}
 
 
 def recipe(config: Config) -> dict[str, Any]:

@@ -122,11 +122,11 @@ def load_model(run: Run, layers: Mapping[str, Any] = LAYERS) -> keras.Model:
     return model
 
 
-def transferred_weights(model: keras.Model, config: Config, old: Vocabulary, new: Vocabulary) -> list[np.ndarray]:
+def transferred_weights(trained: Sequence[np.ndarray], config: Config, old: Vocabulary, new: Vocabulary) -> list[np.ndarray]:
     """Transfer a model's weights to another vocabulary.
 
     Args:
-        model: from `load_model`, with `old`.
+        trained: the weights with `old`, in the order of `build_model`.
         config: the shape.
         old: the model's vocabulary, V tokens.
         new: the vocabulary of the returned weights, W tokens.
@@ -138,7 +138,6 @@ def transferred_weights(model: keras.Model, config: Config, old: Vocabulary, new
     known = {token: i for i, token in enumerate(old.tokens)}
     pairs = np.array([(i, known[token]) for i, token in enumerate(new.tokens) if token in known])
     here, there = pairs.T
-    trained = model.get_weights()
     weights[0][here] = trained[0][there]
     weights[1:-2] = trained[1:-2]
     weights[-2][:, here], weights[-1][here] = trained[-2][:, there], trained[-1][there]

@@ -19,13 +19,14 @@ from .cluster import is_chief
 from .config import BFLOAT16, Config, settings
 from .dataset import validation_start
 from .encoding import Encoded, encode_corpus
+from .initial_model import InitialModel, find_initial_model
 from .outputs import require_apart, require_inputs_kept, require_recordable
+from .presets import AUTO, by_length
 from .run import Run
 
 SHOWN_BYTES = 50_000_000
 """Size from which encoding shows a progress bar; a smaller corpus takes too little time."""
 NAMED_CHARACTERS = 5
-SHAPE = ("cell", "layers", "units", "embedding_dim")
 FINETUNE_RATE = {"none": 1 / 3, "cosine": 1 / 100}
 """Default learning rate of fine-tuning as a share of the run's peak, by its decay; more would undo what a decay to 0 gained."""
 
@@ -38,8 +39,8 @@ class Plan:
     """The run folder to write."""
     config: Config
     corpus: Encoded
-    first: Run | None = None
-    """The run whose weights to start from; None starts from random ones."""
+    first: InitialModel | None = None
+    """The model whose weights to start from; None starts from random ones."""
     resumed: Config | None = None
     """Recorded configuration of the run to resume; None starts a new run."""
     overwrite: bool = False
@@ -93,7 +94,7 @@ def plan_training(
         given: the options that were given, by name.
         vocabulary: a vocabulary.txt to keep to.
         allow_unknown: whether `vocabulary` may leave out more than half of the text.
-        init_from: the run whose weights to start from.
+        init_from: the run folder or model file whose weights to start from, or the name of a bundled model.
         teachers: the runs to distil from.
         overwrite: whether to replace a run in the folder.
         progress: gets the bytes read, and messages.
@@ -119,9 +120,9 @@ def plan_training(
     require_apart(run, "teachers", teachers)
     if is_chief():
         run.require_free(overwrite)
-    first = None if init_from is None else Run(init_from)
-    if first is not None:
-        values.update(_shape_of(first, given))
+    first = None if init_from is None else find_initial_model(init_from)
+    shape = {} if first is None else first.shape(given)
+    values.update(shape)
     require_inputs_kept(run, [] if vocabulary is None else [vocabulary])
     fixed = None if vocabulary is None else Vocabulary.parse(read_bytes(vocabulary), str(vocabulary))
     encoded = _encode(corpus, values["normalization"], fixed, values["min_count"], progress)
@@ -130,6 +131,8 @@ def plan_training(
     elif first is not None:
         fixed = Vocabulary.of([*first.vocabulary().tokens[1:], *encoded.vocabulary.tokens[1:]])
         encoded = encoded.extended(fixed)
+    if preset == AUTO:
+        values = _for_length(encoded, values, {**given, **shape}, shape.get("units"), progress)
     config = Config(
         **values,
         unknown=encoded.unknown,
@@ -160,7 +163,7 @@ def plan_resume(
         preset: the name of a preset, if given.
         given: the options that were given, by name.
         vocabulary: the vocabulary.txt that the run was started with, if given.
-        init_from: the run that it started from, if given.
+        init_from: the run or model that it started from, if given.
         teachers: its teachers, if given.
         progress: gets the bytes read, and messages.
 
@@ -235,7 +238,7 @@ def plan_finetuning(
         versions=_versions(),
         ended=None,
     )
-    return Plan(tuned, config, encoded, first=run, overwrite=overwrite).check()
+    return Plan(tuned, config, encoded, first=InitialModel(run), overwrite=overwrite).check()
 
 
 def _with_more_epochs(run: Run, recorded: Config, asked: Mapping[str, Any]) -> Config:
@@ -307,6 +310,23 @@ def _same_text(run: Run, config: Config, sources: Sequence[str], progress: Progr
     return encoded
 
 
+def _for_length(
+    encoded: Encoded, values: Mapping[str, Any], given: Mapping[str, Any], initial_units: int | None, progress: Progress
+) -> dict[str, Any]:
+    """The value of every option as the preset `auto` chooses them for a text; prints what it chose."""
+    characters = validation_start(len(encoded.ids), values["validation_split"])
+    values = settings(AUTO, given, characters, initial_units)
+    network = by_length(characters).preset if initial_units is None else "the model's network"
+    message = (
+        f"preset {AUTO}: {characters:,} characters to train on -> {network}, "
+        f"{values['epochs']} epoch{'' if values['epochs'] == 1 else 's'}, batch size {values['batch_size']}, "
+        f"learning rate {values['learning_rate']:g}, dropout {values['dropout']:g}, weight drop {values['weight_drop']:g}"
+    )
+    if is_chief():
+        progress(Report("training", message=message))
+    return values
+
+
 def _check_left_out(vocabulary: Path, encoded: Encoded, allowed: bool) -> None:
     """Warn of the characters that a given vocabulary leaves out.
 
@@ -333,19 +353,6 @@ def _record(sources: Iterable[str], encoded: Encoded) -> dict[str, Any]:
         "sha256": encoded.sha256,
         "skipped": encoded.skipped,
     }
-
-
-def _shape_of(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The network shape of the run to start from.
-
-    Raises:
-        InvalidOption: a given option differs from it.
-    """
-    config = run.config()
-    for name in SHAPE:
-        if name in given and given[name] != getattr(config, name):
-            raise InvalidOption(name, f"{given[name]} is not what {run.path} has ({getattr(config, name)}): leave it out.")
-    return {name: getattr(config, name) for name in SHAPE}
 
 
 def _versions() -> dict[str, str]:

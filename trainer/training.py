@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ..runtime.vocabulary import Vocabulary
     from .accelerators import Hardware
+    from .initial_model import InitialModel
 
 
 def carry_out(plan: Plan, checkpoint_minutes: float, worker_timeout: float, progress: Progress) -> Run:
@@ -59,7 +60,7 @@ def carry_out(plan: Plan, checkpoint_minutes: float, worker_timeout: float, prog
         strategy = choose_strategy(hardware)  # it must come before any other use of TensorFlow
         weights = None
         if plan.first is not None:
-            weights, sha256 = _transferred(plan.first, vocabulary)
+            weights, sha256 = _transferred(plan.first, plan.config, vocabulary, progress)
             config = replace(config, initialized_from_sha256=sha256)
         if is_chief():
             _require_unchanged(plan)
@@ -124,16 +125,22 @@ def _warn(message: str) -> None:
     warnings.warn(message, stacklevel=2)
 
 
-def _transferred(run: Run, vocabulary: Vocabulary) -> tuple[list[np.ndarray], str]:
-    """A run's weights for another vocabulary: rows of shared characters are kept, others are random.
+def _transferred(first: InitialModel, config: Config, vocabulary: Vocabulary, progress: Progress) -> tuple[list[np.ndarray], str]:
+    """A model's weights for another vocabulary: rows of shared characters are kept, others are random.
 
     Returns:
-        The weights, and the SHA-256 of the run's own weights.
-    """
-    from .model import load_model, transferred_weights, weights_sha256
+        The weights, and the SHA-256 of the model's own weights.
 
-    model = load_model(run)
-    return transferred_weights(model, run.config(), run.vocabulary(), vocabulary), weights_sha256(model)
+    Raises:
+        CharedgeError: the weights cannot be read, or are not those of the configured network.
+    """
+    from .model import transferred_weights, weight_shapes
+
+    weights, sha256 = first.weights(progress if is_chief() else no_progress)
+    known = first.vocabulary()
+    if [weight.shape for weight in weights] != weight_shapes(len(known), config):
+        raise CharedgeError(f"{first.path} disagrees with itself (its weights and its description): copy it again.")
+    return transferred_weights(weights, config, known, vocabulary), sha256
 
 
 def _require_unchanged(plan: Plan) -> None:

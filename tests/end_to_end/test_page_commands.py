@@ -14,7 +14,8 @@ PAGES = [
     page.relative_to(REPOSITORY).as_posix()
     for page in (*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").glob("*.md")))
 ]
-SMALL = {"train": ("--units", "8", "--embedding-dim", "4", "--epochs", "1", "--batch-size", "4"), "generate": ("--length", "50")}
+SHORT = ("--epochs", "1", "--batch-size", "4")
+SMALL = {"train": ("--units", "8", "--embedding-dim", "4", *SHORT), "generate": ("--length", "50")}
 """Options that make a command of a page take seconds; of an option given twice the last one counts."""
 
 
@@ -51,7 +52,8 @@ def test_the_charedge_commands_on_a_page_run(page, process):
         if words[0] == "charedge":
             command, *arguments = [word.replace("/shared/", f"shared{number}/") for word in words[1:]]
             fast = ("--characters-per-second", "1000000") if "--characters-per-second" in arguments else ()
-            result = process(command, *arguments, *SMALL.get(command, ()), *fast)
+            short = SHORT if "--init-from" in words else SMALL.get(command, ())
+            result = process(command, *arguments, *short, *fast)
             assert (result.returncode, result.stdout != "") == (0, True), f"{shlex.join(words)}: {result.stderr}"
 
 

@@ -40,7 +40,7 @@ def planned(monkeypatch):
         return plan.run
 
     monkeypatch.setattr(api, "carry_out", carry_out)
-    monkeypatch.setattr(cli, "_say_result", lambda run: None)
+    monkeypatch.setattr(cli, "_say_result", lambda run, quiet: None)
     return plans
 
 
@@ -75,9 +75,9 @@ def test_every_option_reaches_the_configuration(planned, charedge, corpus, tmp_p
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_one_option_changes_nothing_else(planned, corpus, tmp_path, name):
-    needed: dict[str, typing.Any] = {"teachers": [tmp_path / "teacher"]} if name == "teacher_weight" else {}
+    needed: dict[str, typing.Any] = {"preset": "base"} | ({"teachers": [tmp_path / "teacher"]} if name == "teacher_weight" else {})
     library.train(corpus, tmp_path / "run", **needed)
-    library.train(corpus, tmp_path / "run", **needed, **{name: OTHER[name]})
+    library.train(corpus, tmp_path / "run", **{**needed, name: OTHER[name]})
     before, after = ({option: getattr(plan.config, option) for option in OPTIONS} for plan in planned)
     changed = {option for option in OPTIONS if before[option] != after[option]}
     of_preset = {"units", "embedding_dim", "learning_rate", "dropout", "weight_drop"} if name == "preset" else set()
@@ -128,7 +128,7 @@ def test_a_wrong_value_is_refused_by_its_name_before_a_file_is_touched(tmp_path,
 )
 def test_the_bounds_of_an_option_are_taken_and_what_is_beyond_refused(planned, corpus, tmp_path, name, taken, refused):
     for value in taken:
-        library.train(corpus, tmp_path / "run", **{name: value})
+        library.train(corpus, tmp_path / "run", preset="base", **{name: value})
         assert getattr(planned[-1].config, name) == value
     for value in refused:
         with pytest.raises(InvalidOption, match=f"`{name}` "):
