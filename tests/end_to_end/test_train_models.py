@@ -83,6 +83,7 @@ def test_the_figures_are_the_files_losses_over_the_last_tenth(made, corpus):
     assert figures["measured_on_characters"] == len(last)
     assert figures["bytes"] == files[0].stat().st_size
     assert figures["mean"]["windows of 256"] == pytest.approx(figures["mean"]["carried"], rel=0.05)
+    assert figures["mean"]["adapted"] < figures["mean"]["carried"]
 
 
 def test_what_was_made_is_not_made_again(made, tool, capsys):
