@@ -86,10 +86,10 @@ SHORT = {"dropout": 0.3, "weight_drop": 0.3, "batch_size": 16, "learning_rate": 
 MIDDLE = {"dropout": 0.2, "weight_drop": 0.2, "batch_size": 32, "learning_rate": 0.008, "patience": 8}
 LONG = {"dropout": 0.1, "weight_drop": 0.1, "batch_size": 32, "learning_rate": 0.01}
 LENGTHS = (
-    Length(20_000, "small", {**SHORT, "epochs": 45}, warm_epochs=15),
-    Length(60_000, "small", {**SHORT, "epochs": 30}, warm_epochs=10),
-    Length(200_000, "small", {**MIDDLE, "epochs": 18}, warm_epochs=8),
-    Length(400_000, "small", {**LONG, "epochs": 12}, warm_epochs=6),
+    Length(20_000, "small", {**SHORT, "epochs": 45}, warm_epochs=20),
+    Length(60_000, "small", {**SHORT, "epochs": 30}, warm_epochs=15),
+    Length(200_000, "small", {**MIDDLE, "epochs": 18}, warm_epochs=10),
+    Length(400_000, "small", {**LONG, "epochs": 12}, warm_epochs=8),
     Length(float("inf"), "base"),
 )
 """What `auto` chooses: the first that is long enough."""

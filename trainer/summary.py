@@ -16,6 +16,8 @@ COMPARED_CHARACTERS = 20_000
 """Held-out characters that are compared, as many as `convert` verifies a file on."""
 UNFINISHED = 0.1
 """A training loss, measured with noise, less than this below the validation loss: the network has memorised nothing yet."""
+LATE = 0.85
+"""Share of the epochs after which the best one comes if the validation loss was still falling."""
 MEMORISED = 0.5
 """A training loss more than this below the validation loss: the network knows the text better than its language."""
 OVERFITTED = 0.03
@@ -60,7 +62,7 @@ def assess(history: Sequence[Epoch], trigram: float) -> Assessment:
     finding: Finding = "good"
     if validation - train > MEMORISED or history[-1].validation_nats_per_character - validation > OVERFITTED:
         finding = "memorised"
-    elif validation - train < UNFINISHED:
+    elif validation - train < UNFINISHED and best.epoch > LATE * len(history):
         finding = "unfinished"
     return Assessment(train, validation, trigram, finding)
 
