@@ -141,7 +141,7 @@ class Config:
     )
     embedding_dropout: float = option(0.0, SHARE, "Dropout on the embeddings.")
     weight_drop: float = option(0.1, SHARE, "Dropout on the recurrent matrices, drawn once per window.")  # Merity et al. 2017
-    weight_decay: float = option(0.0, NOT_NEGATIVE, "AdamW weight decay of the matrices; 0 uses plain Adam.")
+    weight_decay: float = option(0.3, NOT_NEGATIVE, "AdamW weight decay of the matrices; 0 uses plain Adam.")
     epochs: int = option(10, whole(1, 1_000_000), "Passes over the text.", in_manifest=False)
     batch_size: int = option(64, whole(1, 1_000_000), "Windows in a batch, over all devices.")
     sequence_length: int = option(100, whole(1, 1_000_000), "Characters in a window.")
@@ -227,6 +227,7 @@ ABSENT: dict[str, Any] = {
     "warmup": 0,
     "clip_norm": 0.0,
     "weight_drop": 0.0,
+    "weight_decay": 0.0,
     "cpu_devices": 1,
 }
 """Values of options that a config.json leaves out, where they differ from the defaults."""

@@ -15,6 +15,7 @@ NOTEBOOK: dict[str, Any] = {
     "clip_norm": 0.0,
     "dropout": 0.0,
     "weight_drop": 0.0,
+    "weight_decay": 0.0,
     "learning_rate": 0.001,
     "epochs": 20,
 }
@@ -22,14 +23,22 @@ NOTEBOOK: dict[str, Any] = {
 
 PRESETS: dict[str, dict[str, Any]] = {
     "base": {},
-    "small": {"units": 160, "embedding_dim": 128, "learning_rate": 0.012, "dropout": 0.05, "weight_drop": 0.05},
+    "small": {
+        "units": 160,
+        "embedding_dim": 128,
+        "learning_rate": 0.012,
+        "dropout": 0.05,
+        "weight_drop": 0.05,
+        "weight_decay": 0.1,
+    },
     "large": {
         "units": 608,
         "learning_rate": 0.005,
         "dropout": 0.25,
         "weight_drop": 0.2,
         "embedding_dropout": 0.05,
-        "epochs": 32,
+        "weight_decay": 0.2,
+        "epochs": 24,
     },
     "tutorial": {**NOTEBOOK, "layers": 1, "units": 1024},
     "charrnn": {
