@@ -74,7 +74,7 @@ def test_a_port_that_another_process_has_is_one_sentence(charedge, corpus, tmp_p
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         monkeypatch.setenv("TF_CONFIG", tf_config([address, *local_addresses(1)]))
-        result = charedge("train", corpus, "--output", tmp_path / "run", *TINY)
+        result = charedge("train", corpus, "--output", tmp_path / "run", "--preset", "small", *TINY)
     assert (result.status, result.stderr.count("\n")) == (1, 1)
     assert f"{address}, this worker's address in TF_CONFIG, cannot be used (Address already in use)" in result.stderr
 

@@ -41,7 +41,8 @@ def test_a_tuned_run_loses_less_to_int4(train, tuned, converted_to_int4):
 def test_the_new_run_says_how_it_was_made(train, tuned):
     before, after = (json.loads((path / "config.json").read_text()) for path in (train().path, tuned[0]))
     changed = {key for key in after if after[key] != before[key]}
-    assert changed == {"learning_rate", "warmup", "quantization_aware", "initialized_from", "initialized_from_sha256", "ended"}
+    recorded = {"quantization_aware", "initialized_from", "initialized_from_sha256", "ended"}
+    assert changed == {"learning_rate", "warmup", "patience", *recorded}  # the preset of a short text has a patience
     assert (after["quantization_aware"], after["learning_rate_decay"]) == ("int4", "cosine")
     rates = [float(line.split(",")[4]) for line in (tuned[0] / "history.csv").read_text().splitlines()[1:]]
     assert rates == pytest.approx([0.001, 0.0], abs=2e-5)  # half a cosine from 0.002
