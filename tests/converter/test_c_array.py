@@ -189,7 +189,9 @@ def test_the_result_is_what_the_command_prints_and_the_same_run_gives_the_same_b
     for figures in (found, exported.printed):
         for measured in figures["verified"]:
             del measured["microseconds_per_character"]
-    assert list(exported.printed) == ["header", "source", "quantization", "flash_bytes", "arena_bytes", "verified"]
+    assert list(exported.printed) == [
+        *("header", "source", "quantization", "flash_bytes", "arena_bytes", "verified", "logit_temperature")
+    ]
     for key in ("quantization", "flash_bytes", "arena_bytes", "verified"):
         assert found[key] == exported.printed[key]
     assert "tflite-micro" in [measured["interpreter"] for measured in found["verified"]]
