@@ -51,11 +51,11 @@ def build_run(
     from .build import build_model_files
     from .description import Description
     from .read_run import calibration_ids, held_out_ids, read_weights, start_text, training_record
-    from .temperature import temper
+    from .temperature import apply_temperature
 
     hide_gpus()
     model = load_model(run, FAST_LAYERS)
-    logit_temperature = temper(model, run, fit, temperature, progress)
+    logit_temperature = apply_temperature(model, run, fit, temperature, progress)
     held_out = held_out_ids(run, VERIFIED_CHARACTERS)
     # GPTQ makes weights worse that were trained to be rounded: they already are near the values that int4 can store.
     gptq = not config.quantization_aware

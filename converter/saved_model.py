@@ -29,7 +29,7 @@ from ..trainer.model import EMBEDDING, LOGITS, RECURRENT, load_model, state_size
 from ..trainer.run import Config, Run
 from .folders import replacing
 from .read_run import held_out_ids, start_text
-from .temperature import temper
+from .temperature import apply_temperature
 
 VERIFIED_CHARACTERS, VERIFIED_AT_ONCE = 1000, 100
 LOGIT_TOLERANCE = 1e-4
@@ -80,7 +80,7 @@ def write_saved_model(
     hide_gpus()
     with _full_float32():
         model = load_model(run)
-        logit_temperature = temper(model, run, fit, temperature, progress)
+        logit_temperature = apply_temperature(model, run, fit, temperature, progress)
         generator = OneStep(model, run.config(), run.vocabulary(), start_text(run))
         signatures = {"serving_default": generator.serve, "step": generator.step}
         try:

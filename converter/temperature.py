@@ -144,7 +144,7 @@ def fit_temperature(model: keras.Model, run: Run, progress: Progress = no_progre
     return LogitTemperature(fit.temperature, TemperatureFit(len(ids), round(crossed, DECIMALS), round(fit.before, DECIMALS)))
 
 
-def temper(
+def apply_temperature(
     model: keras.Model, run: Run, fit: bool, given: float | None, progress: Progress = no_progress
 ) -> LogitTemperature | None:
     """Divide the logits of a run's model by a fitted or given temperature, or leave them as they are.

@@ -313,7 +313,7 @@ def _same_text(run: Run, config: Config, sources: Sequence[str], progress: Progr
 def _for_length(
     encoded: Encoded, values: Mapping[str, Any], given: Mapping[str, Any], initial_units: int | None, progress: Progress
 ) -> dict[str, Any]:
-    """The value of every option as the preset `auto` chooses them for a text; prints what it chose."""
+    """The value of every option as the preset `auto` chooses them for a text; reports what it chose."""
     characters = validation_start(len(encoded.ids), values["validation_split"])
     values = settings(AUTO, given, characters, initial_units)
     network = by_length(characters).preset if initial_units is None else "the model's network"
