@@ -99,6 +99,7 @@ class Step:
 
     Attributes:
         interpreter: the interpreter that it runs on.
+        threads: of the interpreter.
         vocabulary_size: V, the columns of `logits`.
         state_size: S, the columns of `state`.
     """
@@ -131,7 +132,7 @@ class Step:
         if not 1 <= threads <= MAX_THREADS:
             raise InvalidOption("threads", f"{threads} must be from 1 to {MAX_THREADS}.")
         self.interpreter, self.vocabulary_size, self.state_size = interpreter, vocabulary_size, state_size
-        self.rows = 1
+        self.threads, self.rows = threads, 1
         self._lock = threading.Lock()
         module = importlib.import_module(f"{MODULES[self.interpreter.name]}.interpreter")
         try:

@@ -21,12 +21,12 @@ from .manifest import Manifest
 from .model_file import ModelFile, read_model_file
 from .pace import Pace
 from .paths import StrPath, path_argument
-from .pattern import Pattern
+from .pattern import MATCH_SECONDS, Pattern
 from .sampling import Sampling, random_rows
 from .saved_text import SavedText
 from .scoring import Score, Scorer, require_probe
 from .session import Session, locked, require_place, require_room
-from .step_loop import Fed, Plan, feed, write
+from .step_loop import Fed, Plan, Reader, write
 from .stopping import StopStrings
 from .text import normalize_part, normalized_chunks
 from .vocabulary import UNKNOWN_ID, Vocabulary
@@ -73,22 +73,22 @@ class Model:
             file: the model file.
             step: from `Step.load`.
         """
-        self._file, self._step = file, step
+        self.file, self.step = file, step
 
     @property
     def manifest(self) -> Manifest:
         """The manifest of the model file."""
-        return self._file.manifest
+        return self.file.manifest
 
     @property
     def vocabulary(self) -> Vocabulary:
         """The characters that the model knows."""
-        return self._file.vocabulary
+        return self.file.vocabulary
 
     @property
     def interpreter(self) -> str:
         """The interpreter in use and its version, for example `ai-edge-litert 2.3.0`."""
-        return str(self._step.interpreter)
+        return str(self.step.interpreter)
 
     def generate(
         self,
@@ -124,7 +124,7 @@ class Model:
             InvalidOption, CharedgeError: as `stream`.
         """
         controls = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, repetition_window, banned, logit_bias or {})
-        plan = self._plan(1, _finite(length), controls, seed, stop, pattern, end_at)
+        plan = self.plan(1, _finite(length), controls, seed, stop, pattern, end_at)
         rate = checked_rate(adapt, adapt_rate, self.manifest)
         ids = self._prompt_ids(prompt, strict)
         if session is None:
@@ -191,7 +191,7 @@ class Model:
                 call, the session cannot be read or written, or another text is being written in it.
         """
         controls = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, repetition_window, banned, logit_bias or {})
-        plan = self._plan(1, length, controls, seed, stop, pattern, end_at)
+        plan = self.plan(1, length, controls, seed, stop, pattern, end_at)
         pace = None if characters_per_second is None else Pace(characters_per_second)
         if pace is not None and pattern is not None:
             raise InvalidOption("characters_per_second", "cannot pace a `pattern`, whose text comes in one piece: leave out one.")
@@ -237,7 +237,7 @@ class Model:
             InvalidOption, CharedgeError: as `stream`.
         """
         controls = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, repetition_window, banned, logit_bias or {})
-        plan = self._plan(1, length, controls, seed, stop, pattern, end_at)
+        plan = self.plan(1, length, controls, seed, stop, pattern, end_at)
         rate = checked_rate(adapt, adapt_rate, self.manifest)
         with self._saved_text(session, plan, self._prompt_ids(prompt, strict), rate) as text:
             yield text
@@ -279,13 +279,13 @@ class Model:
         if isinstance(prompts, str):
             raise InvalidOption("prompts", "is one text: give a list of texts, as in [text].")
         controls = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, repetition_window, banned, logit_bias or {})
-        plan = self._plan(len(prompts), _finite(length), controls, seed, stop, pattern, end_at)
+        plan = self.plan(len(prompts), _finite(length), controls, seed, stop, pattern, end_at)
         rate = checked_rate(adapt, adapt_rate, self.manifest, texts=len(set(prompts)))
         if not prompts:
             return []
         fed = {prompt: self._feed(self._prompt_ids(prompt, strict), rate) for prompt in dict.fromkeys(prompts)}
         texts = [""] * len(prompts)
-        for row, piece in write(self._step, self.vocabulary.tokens, plan, [fed[prompt] for prompt in prompts]):
+        for row, piece in write(self.step, self.vocabulary.tokens, plan, [fed[prompt] for prompt in prompts]):
             texts[row] += piece
         return texts
 
@@ -325,23 +325,23 @@ class Model:
         Raises:
             InvalidOption: an argument has an invalid value.
         """
-        learner = self._learner(checked_rate(adapt, adapt_rate, self.manifest))
+        learner = self.learner(checked_rate(adapt, adapt_rate, self.manifest))
 
         def score(text: str | Iterable[str]) -> Score:
-            scorer, unknown = Scorer(self._step, learner=learner), Counter[str]()
+            scorer, unknown = Scorer(self.step, learner=learner), Counter[str]()
             for ids in self._encode(text, "text", strict, unknown):
                 scorer.add(ids)
             return scorer.score(skipped=unknown.total() if self.manifest.unknown == "skip" else 0)
 
         return score
 
-    def _learner(self, rate: float | None, start: Learned | None = None) -> Learner | None:
+    def learner(self, rate: float | None, start: Learned | None = None) -> Learner | None:
         """What learns from a text that is read, after what was learned before; None if the model does not adapt."""
         if rate is None and start is None:
             return None
-        return Learner(self._step.advance, start or Learned.nothing(self.manifest), rate or 0.0)
+        return Learner(self.step.advance, start or Learned.nothing(self.manifest), rate or 0.0)
 
-    def _plan(
+    def plan(
         self,
         rows: int,
         length: int,
@@ -350,8 +350,15 @@ class Model:
         stop: str | Sequence[str],
         pattern: str | None,
         end_at: str | None,
+        pattern_seconds: float = MATCH_SECONDS,
     ) -> Plan:
-        """
+        """Check the options of texts, and convert them to the model's Unicode form.
+
+        Args:
+            rows: number of texts.
+            pattern_seconds: the most time for the matches of one character.
+            length, ...: as for `stream`.
+
         Raises:
             InvalidOption: an argument has an invalid value.
         """
@@ -375,7 +382,7 @@ class Model:
             bias=bias,
             randoms=random_rows(seed, rows),
             stop=stops,
-            pattern=None if pattern is None else Pattern(pattern, form),
+            pattern=None if pattern is None else Pattern(pattern, form, pattern_seconds),
             end_at=None if end_at is None else require_boundary(end_at, self._writable(bias)),
         )
 
@@ -386,7 +393,7 @@ class Model:
     def _pieces(
         self, plan: Plan, ids: Iterable[np.ndarray], rate: float | None, pace: Pace | None = None
     ) -> Generator[str, None, None]:
-        pieces = (piece for _, piece in write(self._step, self.vocabulary.tokens, plan, [self._feed(ids, rate)]))
+        pieces = (piece for _, piece in write(self.step, self.vocabulary.tokens, plan, [self._feed(ids, rate)]))
         if pace is None:
             yield from pieces
         else:
@@ -397,7 +404,7 @@ class Model:
     @contextmanager
     def _saved_text(self, session: StrPath, plan: Plan, ids: Iterable[np.ndarray], rate: float | None) -> Iterator[SavedText]:
         """A text in a session, which is locked in the block and saved at its end."""
-        path, sha256, size = path_argument("session", session), self.manifest.flatbuffer_sha256, self._step.state_size
+        path, sha256, size = path_argument("session", session), self.manifest.flatbuffer_sha256, self.step.state_size
         require_place(path)
         with locked(path):
             hidden = hidden_columns(self.manifest)
@@ -406,7 +413,7 @@ class Model:
             require_room(path, size, matrix_bytes(self.manifest) if adapts else 0)
             if saved is not None:
                 plan = replace(plan, start=saved.position)
-            text = SavedText(self._step, self.vocabulary, sha256, path, plan, lambda: self._feed(ids, rate, saved))
+            text = SavedText(self.step, self.vocabulary, sha256, path, plan, lambda: self._feed(ids, rate, saved))
             try:
                 yield text
             finally:
@@ -444,19 +451,58 @@ class Model:
             rate: at which the model learns from the prompt; None learns nothing.
             session: the text before the prompt.
         """
-        if session is not None:
-            logits, state = self._step(np.array([session.token], np.int32), session.state)
-            if session.learned is not None:
-                session.learned.add(logits[0], state[0])
-            before = Fed(logits, state, self.vocabulary.encode(session.tail))
-            return feed(self._step, ids, before, self._learner(rate, session.learned))
-        fed = feed(self._step, ids, learner=self._learner(rate))
-        return fed if len(fed.recent) else feed(self._step, self._prompt_ids(self.manifest.start_text, strict=True))
+        reader = self.reader(rate, session)
+        for chunk in ids:
+            reader.read(chunk)
+        fed = reader.fed()
+        return fed if len(fed.recent) else self.start()
+
+    def reader(
+        self, rate: float | None, session: Session | None = None, observe: Callable[[np.ndarray, int], None] | None = None
+    ) -> Reader:
+        """What reads a prompt, from a zero state or after the text of a session.
+
+        Args:
+            rate: at which the model learns from the prompt; None learns nothing.
+            session: the text before the prompt.
+            observe: as for `Reader`.
+        """
+        if session is None:
+            return Reader(self.step, None, self.learner(rate), observe)
+        logits, state = self.step(np.array([session.token], np.int32), session.state)
+        if session.learned is not None:
+            session.learned.add(logits[0], state[0])
+        before = Fed(logits, state, self.vocabulary.encode(session.tail))
+        return Reader(self.step, before, self.learner(rate, session.learned), observe)
+
+    def start(self) -> Fed:
+        """The model after its start text."""
+        reader = Reader(self.step)
+        for ids in self._encode(self.manifest.start_text, "start_text", strict=True, unknown=Counter()):
+            reader.read(ids)
+        return reader.fed()
 
     def _encode(self, text: str | Iterable[str], what: str, strict: bool, unknown: Counter[str]) -> Iterator[np.ndarray]:
+        """Encode a text as `encode` does; the characters that are left out are named in one warning at the end."""
+        yield from self.encode(text, what, strict, unknown)
+        if unknown:
+            warnings.warn(left_out(what, unknown), UnknownCharacters, stacklevel=_callers_level())
+
+    def encode(self, text: str | Iterable[str], what: str, strict: bool, unknown: Counter[str]) -> Iterator[np.ndarray]:
         """Normalise and encode a text piece by piece; unknown characters become id 0 or are left out, as in training.
 
-        Those that are left out are counted in `unknown`, and named in one warning at the end.
+        Args:
+            text: the text, or an iterable of its pieces.
+            what: the name of the text in errors.
+            strict: refuse characters that would be left out.
+            unknown: counts those that are left out.
+
+        Yields:
+            Token ids: int32 [any].
+
+        Raises:
+            InvalidOption: the text is not a text.
+            CharedgeError: it has unknown characters and `strict` is set.
         """
         if not isinstance(text, (str, Iterable)):
             raise InvalidOption(what, f"{text!r} must be a text, or an iterable of texts.")
@@ -471,9 +517,11 @@ class Model:
                     )
                 ids = ids[ids != UNKNOWN_ID]
             yield ids
-        if unknown:
-            sentence = f"the {what} has characters that the model does not know: {_names(unknown)}; they are left out."
-            warnings.warn(sentence, UnknownCharacters, stacklevel=_callers_level())
+
+
+def left_out(what: str, unknown: Counter[str]) -> str:
+    """The sentence about the characters of a text that were left out."""
+    return f"the {what} has characters that the model does not know: {_names(unknown)}; they are left out."
 
 
 def _finite(length: int) -> int:

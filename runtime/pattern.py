@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -13,7 +14,8 @@ from .errors import CharedgeError, InvalidOption
 from .text import Normalization, clusters, normalize_part
 
 ENDED = -1  # in place of a token
-MATCH_SECONDS = 2.0  # for one match; an expression that needs longer would never end
+MATCH_SECONDS = 2.0
+"""The most time for the matches of one character; an expression that needs longer would never end."""
 MAX_TRIES = 10_000  # matches tried, to tell whether an incomplete text can become a match
 ESCAPED_LINE_END = re.compile(r"(?<!\\)((?:\\\\)*)\\r\\n")
 
@@ -42,14 +44,22 @@ def as_written(expression: str, form: Normalization) -> str:
     return "".join(parts)
 
 
+class TooSlow(CharedgeError):
+    """A pattern takes too long to match."""
+
+    def __init__(self, expression: str) -> None:
+        super().__init__(f"`pattern` {expression!r} takes too long to match: write a simpler one.")
+
+
 class Pattern:
     """A regular expression with partial matching (by the `regex` package): can a text still become a match?"""
 
-    def __init__(self, expression: str, normalization: Normalization = "none") -> None:
+    def __init__(self, expression: str, normalization: Normalization = "none", seconds: float = MATCH_SECONDS) -> None:
         """
         Args:
             expression: the regular expression that the text matches.
             normalization: the Unicode form of the model's text, to which the expression is converted.
+            seconds: the most time for the matches of one character.
 
         Raises:
             InvalidOption: the expression is not valid.
@@ -59,11 +69,15 @@ class Pattern:
             raise CharedgeError("`pattern` needs the regex package: run `pip install 'charedge[pattern]'`.")
         import regex
 
-        self.expression = expression
+        self.expression, self._seconds, self._end = expression, seconds, 0.0
         try:
             self._compiled: Any = regex.compile(as_written(expression, normalization))
         except regex.error as error:
             raise InvalidOption("pattern", f"{expression!r} is not a valid regular expression ({error}): fix it.") from None
+
+    def begin(self) -> None:
+        """Give the following matches the time of one character."""
+        self._end = time.monotonic() + self._seconds
 
     def match(self, text: str) -> tuple[bool, bool]:
         """Match a text.
@@ -72,12 +86,12 @@ class Pattern:
             Whether the text is a match, and whether it is one or could become one.
 
         Raises:
-            CharedgeError: the match takes too long.
+            TooSlow: the matches since `begin` take too long.
         """
         try:
-            found = self._compiled.fullmatch(text, partial=True, timeout=MATCH_SECONDS)
+            found = self._compiled.fullmatch(text, partial=True, timeout=max(self._end - time.monotonic(), 1e-6))
         except TimeoutError:
-            raise CharedgeError(f"`pattern` {self.expression!r} takes too long to match: write a simpler one.") from None
+            raise TooSlow(self.expression) from None
         return found is not None and not found.partial, found is not None
 
 
@@ -87,6 +101,7 @@ class ConstrainedRow:
     def __init__(self, pattern: Pattern, tokens: Sequence[str]) -> None:
         self._pattern, self._tokens = pattern, tokens
         self._text: str = ""
+        pattern.begin()
         self._complete, _ = pattern.match("")
 
     def choose(self, scores: np.ndarray) -> int:
@@ -99,6 +114,7 @@ class ConstrainedRow:
         Raises:
             CharedgeError: no character of the model continues the pattern.
         """
+        self._pattern.begin()
         order: list[int] = np.argsort(-scores, kind="stable").tolist()
         for token in order:
             if not np.isfinite(scores[token]):
@@ -125,6 +141,7 @@ class ConstrainedRow:
             CharedgeError: the text has ended and does not match; the message says whether a greater length can help.
         """
         expression = self._pattern.expression
+        self._pattern.begin()
         if stopped:
             if not self._pattern.match(text)[0]:
                 raise CharedgeError(
@@ -140,17 +157,20 @@ class ConstrainedRow:
             )
 
     def _can_match(self) -> bool | None:
-        """Whether more characters can make the text a match; None if `MAX_TRIES` were too few to find out."""
+        """Whether more characters can make the text a match; None if `MAX_TRIES` and the time were too few to find out."""
         waiting, tried = [self._text], 0
-        while waiting and tried < MAX_TRIES:
-            text = waiting.pop()
-            tried += len(self._tokens)
-            for token in self._tokens[1:]:  # `[UNK]` is never drawn
-                complete, possible = self._pattern.match(text + token)
-                if complete:
-                    return True
-                if possible:
-                    waiting.append(text + token)
+        try:
+            while waiting and tried < MAX_TRIES:
+                text = waiting.pop()
+                tried += len(self._tokens)
+                for token in self._tokens[1:]:  # `[UNK]` is never drawn
+                    complete, possible = self._pattern.match(text + token)
+                    if complete:
+                        return True
+                    if possible:
+                        waiting.append(text + token)
+        except TooSlow:
+            return None
         return None if waiting else False
 
     def _cannot_be_completed(self) -> CharedgeError:

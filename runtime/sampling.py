@@ -29,7 +29,7 @@ from .vocabulary import UNKNOWN_ID, Vocabulary
 
 MAX_WINDOW = 1024  # characters of a text kept for the repetition penalty
 NOISE_STEPS = 64  # maximum number of steps whose noise is drawn at once
-NOISE_BYTES = 1 << 24  # maximum memory for it, unless one step needs more
+NOISE_BYTES = 1 << 24  # maximum memory for it
 LARGEST = 1e30  # value of a control, so that logits stay finite in float32, and their products in float64
 
 
@@ -168,6 +168,7 @@ class Sampler:
         randoms: Sequence[np.random.Generator],
         recent: Sequence[np.ndarray],
         length: int | None = None,
+        noise_bytes: int = NOISE_BYTES,
     ) -> None:
         """
         Args:
@@ -176,8 +177,10 @@ class Sampler:
             randoms: a generator for each row.
             recent: the last token ids of each row's prompt, for the repetition penalty.
             length: maximum number of draws, so that no more noise is drawn than needed; None if unknown.
+            noise_bytes: maximum memory for the noise, unless one step needs more.
         """
         self._sampling, self._bias, self._randoms = sampling, bias, list(randoms)
+        self._noise_bytes = noise_bytes
         self._remaining = sys.maxsize if length is None else length
         self._filters = sampling.temperature > 0 and (sampling.top_k > 0 or sampling.top_p < 1 or sampling.min_p > 0)
         self._penalty = Penalty(sampling, len(bias), recent) if sampling.repetition_penalty != 1 else None
@@ -261,7 +264,7 @@ class Sampler:
 
     def _draw_noise(self) -> None:
         rows, size = len(self._randoms), len(self._bias)
-        steps = max(1, min(NOISE_STEPS, self._remaining, NOISE_BYTES // (rows * size * np.float32().itemsize)))
+        steps = max(1, min(NOISE_STEPS, self._remaining, self._noise_bytes // (rows * size * np.float32().itemsize)))
         self._step = 0
         self._remaining -= steps
         self._block = [random.bit_generator.state for random in self._randoms]

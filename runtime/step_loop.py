@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, NamedTuple
@@ -28,33 +28,53 @@ class Fed(NamedTuple):
     learned: Learned | None = None  # from the text; None if the model does not adapt
 
 
-def feed(step: Step, chunks: Iterable[np.ndarray], after: Fed | None = None, learner: Learner | None = None) -> Fed:
-    """Read a text.
+class Reader:
+    """Reads a text in parts of any size: one row."""
 
-    Args:
-        step: the model.
-        chunks: the ids, piece by piece: int32 [any].
-        after: the model after the text before this one; by default there is none.
-        learner: learns from the text, if the model adapts; not from its first character without a text before it.
+    def __init__(
+        self,
+        step: Step,
+        after: Fed | None = None,
+        learner: Learner | None = None,
+        observe: Callable[[np.ndarray, int], None] | None = None,
+    ) -> None:
+        """
+        Args:
+            step: the model.
+            after: the model after the text before this one; by default there is none.
+            learner: learns from the text, if the model adapts; not from its first character without a text before it.
+            observe: called with each prediction, float32 [V], and the id of the character that follows it.
+        """
+        before = after or Fed(step.empty_logits(), step.zeros(), np.empty(0, np.int32))
+        self._logits, self._state, self._recent = before.logits.copy(), before.state.copy(), before.recent
+        self._advance = step.advance if learner is None else learner.advance
+        self._learner, self._observe = learner, observe
+        self._predicted = after is not None
 
-    Returns:
-        The model after the text; its logits are undefined if nothing was ever read.
-    """
-    before = after or Fed(step.empty_logits(), step.zeros(), np.empty(0, np.int32))
-    logits, state, recent = before.logits.copy(), before.state.copy(), before.recent
-    predicted = after is not None
-    for ids in chunks:
-        if learner is None:
+    def read(self, ids: np.ndarray) -> None:
+        """Read the next part of the text: int32 [any]."""
+        advance, state, logits = self._advance, self._state, self._logits
+        if self._learner is None and self._observe is None:
             for token in ids.reshape(-1, 1):
-                step.advance(token, state, logits)
+                advance(token, state, logits)
         else:
             for token in ids.reshape(-1, 1):
-                if predicted:
-                    learner.learn(logits[0], state[0], token.item())
-                learner.advance(token, state, logits)
-                predicted = True
-        recent = np.concatenate([recent, ids])[-MAX_WINDOW:]
-    return Fed(logits, state, recent, None if learner is None else learner.learned())
+                if self._predicted:
+                    self._take(token.item())
+                advance(token, state, logits)
+                self._predicted = True
+        self._recent = np.concatenate([self._recent, ids])[-MAX_WINDOW:]
+
+    def fed(self) -> Fed:
+        """The model after the text, whose logits are undefined if nothing was ever read; the reader is not to be used after it."""
+        return Fed(self._logits, self._state, self._recent, None if self._learner is None else self._learner.learned())
+
+    def _take(self, target: int) -> None:
+        """Observe a predicted character, then learn it."""
+        if self._observe is not None:
+            self._observe(self._logits[0], target)
+        if self._learner is not None:
+            self._learner.learn(self._logits[0], self._state[0], target)
 
 
 @dataclass(frozen=True)
@@ -155,9 +175,9 @@ def write(
         write_plain = _write_plain_row if len(fed) == 1 else _write_plain_rows
         yield from write_plain(advance, tokens, countdown, sampler, logits, state)
         return
-    rows = [_Row(number, tokens, plan) for number in range(len(fed))]
+    rows = [Row(number, tokens, plan) for number in range(len(fed))]
     for remaining in countdown:
-        chosen = sampler(logits) if plan.pattern is None else _constrained(sampler, logits, rows)
+        chosen = sampler(logits) if plan.pattern is None else constrained(sampler, logits, rows)
         if plan.end_at is not None:
             chosen = _up_to_boundary(chosen, rows)
         if cursor is not None and chosen[0] != ENDED:
@@ -220,7 +240,7 @@ def _write_plain_rows(
         yield row, "".join(map(tokens.__getitem__, ids))
 
 
-def _constrained(sampler: Sampler, logits: np.ndarray, rows: Sequence[_Row]) -> np.ndarray:
+def constrained(sampler: Sampler, logits: np.ndarray, rows: Sequence[Row]) -> np.ndarray:
     """The next token of each row that its pattern allows, or `ENDED` if the pattern is complete and the model leaves it."""
     scores = sampler.scores(logits)
     sampler.check(scores, scores.argmax(axis=1))
@@ -229,12 +249,12 @@ def _constrained(sampler: Sampler, logits: np.ndarray, rows: Sequence[_Row]) -> 
     return chosen
 
 
-def _up_to_boundary(chosen: np.ndarray, rows: Sequence[_Row]) -> np.ndarray:
+def _up_to_boundary(chosen: np.ndarray, rows: Sequence[Row]) -> np.ndarray:
     """The next token of each row, or `ENDED` if the row's text ends before it."""
     return np.where([row.ends_before(token) for row, token in zip(rows, chosen.tolist(), strict=True)], ENDED, chosen)
 
 
-class _Row:
+class Row:
     """One row's text: what can be passed on, and whether it has ended."""
 
     def __init__(self, number: int, tokens: Sequence[str], plan: Plan) -> None:

@@ -1,0 +1,1 @@
+"""The server: models behind an address, in OpenAI's completions protocol."""
