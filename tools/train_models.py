@@ -8,6 +8,7 @@ python tools/train_models.py                          base, shakespeare and shak
 python tools/train_models.py quijote --corpus quijote.txt
 python tools/train_models.py shakespeare --only choose --set dropout=0.3 --set epochs=8
 python tools/train_models.py shakespeare --only final --seeds 2
+python tools/train_models.py shakespeare-tiny --logit-temperature 1     leaves choose out: nothing is compared, nothing fitted
 
 Every training, conversion and measurement is kept in build/; after Ctrl-C the same line continues. Each is a charedge command,
 which is printed. The figures are in build/figures/NAME-choose.json and NAME.json.
@@ -63,7 +64,7 @@ class Model(NamedTuple):
 MODELS = {
     "base": Model("shakespeare", [{"preset": "base"}], 3, SHAKESPEARE),
     "shakespeare": Model("shakespeare", [{"preset": "large"}], 2, SHAKESPEARE),
-    "shakespeare-tiny": Model("shakespeare", [{"preset": "small", "epochs": 30}], 2, SHAKESPEARE),
+    "shakespeare-tiny": Model("shakespeare", [{"preset": "small", "units": 172, "epochs": 45}], 2, SHAKESPEARE),
     "quijote": Model("quijote.txt", [{"preset": "base"}], 2, QUIJOTE),
 }
 
@@ -277,11 +278,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--build", type=Path, default=Path("build"), help="folder of trainings and figures; by default build")
     parser.add_argument("--only", choices=PHASES, help="run one of the two phases; by default both")
     parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="seeds of the final trainings; by default 1 to 2 or 3")
+    parser.add_argument("--logit-temperature", type=float, metavar="T", help="of the final files, in place of one that choose fits")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change an option of the recipes")
     parser.add_argument("--install", action="store_true", help="copy the models of the package into it; by default they are not")
     options = parser.parse_args(arguments)
     if options.install and options.set:
         parser.error("--install takes the recipes as they are: leave out --set")
+    if options.logit_temperature is not None and options.only == "choose":
+        parser.error("--logit-temperature leaves choose out: give one of the two")
     unknown = [name for name in options.names if name not in MODELS]
     if unknown:
         parser.error(f"{unknown[0]} is unknown: choose one of {', '.join(MODELS)}")
@@ -297,13 +301,21 @@ def make(name: str, changes: Mapping[str, Any], options: argparse.Namespace) -> 
     """Run the phases for one model."""
     trainer = Trainer(name, options.corpus or MODELS[name].corpus, options.build)
     recipes = [{**recipe, **changes} for recipe in MODELS[name].recipes]
+    if options.logit_temperature is not None:
+        best: dict[str, Any] = {"recipe": recipes[0], "logit_temperature": options.logit_temperature}
+        make_final(trainer, best, name, options)
+        return
     if options.only == "final":
         trainer.require_chosen(recipes)
     candidates = [trainer.choose(recipe) for recipe in recipes]
     trainer.write_candidates()
     if options.only == "choose":
         return
-    best = min(candidates, key=lambda candidate: candidate["cross_validated_nats_per_character"])
+    make_final(trainer, min(candidates, key=lambda candidate: candidate["cross_validated_nats_per_character"]), name, options)
+
+
+def make_final(trainer: Trainer, best: Mapping[str, Any], name: str, options: argparse.Namespace) -> None:
+    """Train a recipe once for each seed, and write the figures."""
     for seed in options.seeds or range(1, MODELS[name].seeds + 1):
         trainer.final(best["recipe"], best["logit_temperature"], seed)
     trainer.write_figures(best)

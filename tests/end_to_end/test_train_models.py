@@ -119,6 +119,19 @@ def test_another_text_under_the_same_name_is_refused(made, tool, tmp_path):
     assert "another sha256" in str(caught.value)
 
 
+def test_a_given_temperature_takes_the_place_of_choose(made, tool, corpus):
+    folder, _ = made
+    main, _ = tool
+    options = (NAME, "--corpus", str(corpus), "--build", str(folder), *CHANGES, "--set", "dropout=0.2", "--seeds", "1")
+    main([*options, "--logit-temperature", "1.25"])
+    assert not list(folder.glob("models/*/choose/*dropout=0.2*"))
+    (file,) = folder.glob("models/*/final/*dropout=0.2*/seed-1/*.tflite")
+    assert read_model_file(file).manifest.logit_temperature.value == 1.25
+    assert result_of(folder, NAME)["logit_temperature"] == 1.25
+    with pytest.raises(SystemExit):
+        main([*options, "--logit-temperature", "1.25", "--only", "choose"])
+
+
 def test_the_program_has_help():
     with pytest.raises(SystemExit) as caught:
         runpy.run_path(str(REPOSITORY / "tools" / "train_models.py"))["main"](["--help"])
