@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-browser test-metadata test-devices test-gpu test-runtime wheels check bench bench-adaptation bench-runtime bench-training bench-profiles bench-growth bench-browser pictures
+.PHONY: demo test test-browser test-metadata test-devices test-gpu test-runtime wheels check bench bench-adaptation bench-server bench-runtime bench-training bench-profiles bench-growth bench-browser pictures
 .PHONY: models quijote docs fuzz kills power-cuts clean
 
 demo: .venv/installed
@@ -54,6 +54,10 @@ bench: .venv/installed
 # Reading and writing without and with --adapt.
 bench-adaptation: .venv/installed
 	$(BIN)/python benchmarks/adaptation.py
+
+# One client and thirty-two of `charedge serve`, against the plain step loop.
+bench-server: .venv/installed
+	$(BIN)/python benchmarks/server.py
 
 bench-runtime: .venv-peers/installed
 	.venv-peers/bin/python benchmarks/peers.py
