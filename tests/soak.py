@@ -99,10 +99,9 @@ async def disconnect(client: Client) -> None:
 async def disconnect_before_the_answer(client: Client) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", client.port)
     body = client.fields(max_tokens=5000)
-    sent = (
-        f"POST /v1/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
-    writer.write((sent.encode() + body)[: client.random.randint(1, len(sent) + len(body))])
+    head = "POST /v1/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+    request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+    writer.write(request[: client.random.randint(1, len(request))])
     await writer.drain()
     writer.transport.abort()
 
