@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-browser test-metadata test-devices test-gpu test-runtime wheels check bench bench-adaptation bench-runtime bench-training bench-profiles bench-growth bench-browser pictures
-.PHONY: models quijote docs fuzz kills power-cuts clean
+.PHONY: demo test test-browser test-metadata test-devices test-gpu test-runtime wheels check bench bench-adaptation bench-server bench-runtime bench-training bench-profiles bench-growth bench-browser pictures
+.PHONY: models quijote docs fuzz kills power-cuts soak clean
 
 demo: .venv/installed
 	$(BIN)/charedge demo
@@ -55,6 +55,10 @@ bench: .venv/installed
 bench-adaptation: .venv/installed
 	$(BIN)/python benchmarks/adaptation.py
 
+# One client and thirty-two of `charedge serve`, against the plain step loop.
+bench-server: .venv/installed
+	$(BIN)/python benchmarks/server.py
+
 bench-runtime: .venv-peers/installed
 	.venv-peers/bin/python benchmarks/peers.py
 
@@ -101,6 +105,10 @@ kills: .venv/installed
 # Kills (-9) the service's program and `charedge generate` two hundred times while they save a session.
 power-cuts: .venv/installed
 	$(BIN)/python tests/power_cuts.py --cuts 200 --seed $(or $(SEED),1)
+
+# Loads a server for ten minutes with everything that clients do, well or badly; SECONDS=60 for a minute.
+soak: .venv/installed
+	$(BIN)/python tests/soak.py --seconds $(or $(SECONDS),600) --seed $(or $(SEED),1)
 
 # The workstation: TensorFlow, LiteRT and the tools.
 .venv/installed: pyproject.toml setup.py
