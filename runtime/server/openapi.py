@@ -39,7 +39,7 @@ MEANINGS = {
 def describe_api(settings: Settings) -> dict[str, Any]:
     """The object of `/openapi.json`."""
     json_body = {"application/json": {}}
-    completion = {**_json("Completion"), "text/event-stream": {"schema": TEXT}}
+    completion = {**_json("Completion"), "text/event-stream": {}}
     file = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
     name = [{"name": "name", "in": "path", "required": True, "schema": NAME}]
     model = [{"name": "name", "in": "path", "required": True, "schema": TEXT}]
