@@ -2,9 +2,10 @@
 
     python tests/lm_evaluation.py LM_EVAL [--model shakespeare-tiny]
 
-LM_EVAL is the program `lm_eval`. It asks `POST /v1/completions` for `echo` and `logprobs`, as it asks OpenAI's models. The task is
-made here: each document is a line whose first character is the context and whose rest is the continuation, so that its log
-likelihood is that of all predictions of the line.
+LM_EVAL is the program `lm_eval`. It asks `POST /v1/completions` for `echo` and `logprobs`, as it asks OpenAI's models, and counts
+tokens with a Hugging Face tokenizer, which is written here: its tokens are the model's characters. The task is made here, too: each
+document is a line whose first character is the context and whose rest is the continuation. The log likelihood of this is that of all
+predictions of the line.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from urllib.request import urlopen
 
 import charedge
 
@@ -60,14 +63,30 @@ def measured(program: str, model: str, port: int, folder: Path) -> float:
     data = folder / "lines.jsonl"
     data.write_text("".join(json.dumps({"context": line[0], "continuation": line[1:]}) + "\n" for line in LINES))
     (folder / f"{NAME}.yaml").write_text(TASK.format(name=NAME, data=data))
+    tokenizer = _write_tokenizer(charedge.load(model).vocabulary.tokens, folder / "tokenizer")
     url = f"http://127.0.0.1:{port}/v1/completions"
-    arguments = f"model={model},base_url={url},tokenizer_backend=None,tokenized_requests=False,num_concurrent=4,max_retries=1"
+    arguments = f"model={model},base_url={url},tokenizer={tokenizer},tokenized_requests=False,num_concurrent=4,max_retries=1"
     command = [program, "run"] if _has_subcommands(program) else [program]
     command += ["--model", "local-completions", "--model_args", arguments, "--tasks", NAME, "--include_path", str(folder)]
     environment = {**os.environ, "HF_HOME": str(folder / "cache"), "HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
     subprocess.run([*command, "--output_path", str(folder / "results")], check=True, env=environment, stdout=sys.stderr)
     (results,) = (folder / "results").rglob("results_*.json")
     return math.log(json.loads(results.read_text())["results"][NAME]["perplexity,none"])
+
+
+def _write_tokenizer(tokens: Sequence[str], folder: Path) -> Path:
+    """Write the files of a tokenizer whose tokens are characters."""
+    folder.mkdir()
+    content = {
+        "version": "1.0",
+        "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(?s)."}, "behavior": "Isolated", "invert": False},
+        "decoder": {"type": "Fuse"},
+        "model": {"type": "WordLevel", "vocab": {token: i for i, token in enumerate(tokens)}, "unk_token": tokens[0]},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": tokens[0], "eos_token": tokens[0]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
 
 
 def _has_subcommands(program: str) -> bool:
@@ -84,7 +103,7 @@ def main() -> None:
         port = free.getsockname()[1]
     server = subprocess.Popen([sys.executable, "-m", "charedge", "serve", options.model, "--port", str(port)])
     try:
-        while server.poll() is None and not _listens(port):
+        while server.poll() is None and not _is_ready(port):
             time.sleep(0.05)
         with tempfile.TemporaryDirectory() as folder:
             by_harness = measured(options.program, options.model, port, Path(folder))
@@ -97,12 +116,12 @@ def main() -> None:
         sys.exit("they differ")
 
 
-def _listens(port: int) -> bool:
+def _is_ready(port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port)).close()
-    except ConnectionError:
+        with urlopen(f"http://127.0.0.1:{port}/health") as answer:
+            return answer.status == 200
+    except OSError:  # it does not listen yet, or its model is being loaded
         return False
-    return True
 
 
 if __name__ == "__main__":
