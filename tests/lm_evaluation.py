@@ -4,7 +4,7 @@
 
 LM_EVAL is the program `lm_eval`. It asks `POST /v1/completions` for `echo` and `logprobs`, as it asks OpenAI's models, and counts
 tokens with a Hugging Face tokenizer, which is written here: its tokens are the model's characters. The task is made here, too: each
-document is a line whose first character is the context and whose rest is the continuation. The log likelihood of this is that of all
+document is a line; its first character is the context, and its rest is the continuation. The log likelihood of this is that of all
 predictions of the line.
 """
 
@@ -79,6 +79,7 @@ def _write_tokenizer(tokens: Sequence[str], folder: Path) -> Path:
     folder.mkdir()
     content = {
         "version": "1.0",
+        "added_tokens": [],
         "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(?s)."}, "behavior": "Isolated", "invert": False},
         "decoder": {"type": "Fuse"},
         "model": {"type": "WordLevel", "vocab": {token: i for i, token in enumerate(tokens)}, "unk_token": tokens[0]},
