@@ -180,7 +180,7 @@ async def _read_object(request: Request) -> dict[str, Any]:
         ApiError: there is none.
         Gone: the client has left.
     """
-    body = await read_json_body(request, _service(request).settings.max_body)
+    body = await read_json_body(request, _service(request).settings.body_bytes)
     return await asyncio.to_thread(parse_object, body) if len(body) > LARGE_BODY else parse_object(body)
 
 

@@ -64,8 +64,13 @@ def serve(
         int, typer.Option(envvar="CHAREDGE_MAX_PROMPT", help="Maximum number of characters of a request's prompts.")
     ] = 100_000,
     max_body: Annotated[
-        int, typer.Option(envvar="CHAREDGE_MAX_BODY", help="Maximum number of bytes of a request's body.")
-    ] = 1_000_000,
+        int | None,
+        typer.Option(
+            envvar="CHAREDGE_MAX_BODY",
+            help="Maximum number of bytes of a request's body.  [default: 6 for each character of --max-prompt, and 16384]",
+            show_default=False,
+        ),
+    ] = None,
     concurrency: Annotated[
         int, typer.Option(envvar="CHAREDGE_CONCURRENCY", help="Maximum number of texts that a model writes at the same time.")
     ] = 32,

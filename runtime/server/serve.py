@@ -62,7 +62,7 @@ def serve(
         except OSError as error:
             raise CharedgeError(f"`sessions` {folder} cannot be made a folder ({error.strerror}): give another one.") from None
     sys.setswitchinterval(SWITCH_SECONDS)
-    with _listening_socket(settings) as listener:
+    with listening_socket(settings) as listener:
         server = Server(Service(settings), lambda: load_models(paths, settings, threads, interpreter))
         announce(_address(listener))
         asyncio.run(server.serve([listener]))
@@ -160,7 +160,7 @@ class Server(uvicorn.Server):
 
 
 @contextmanager
-def _listening_socket(settings: Settings) -> Iterator[socket.socket]:
+def listening_socket(settings: Settings) -> Iterator[socket.socket]:
     """The socket of the address.
 
     Raises:

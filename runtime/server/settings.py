@@ -37,8 +37,8 @@ class Settings:
     """Maximum number of characters of a text."""
     max_prompt: int = 100_000
     """Maximum number of characters of all prompts of a request, or of a text to score."""
-    max_body: int = 1_000_000
-    """Maximum number of bytes of a request's body."""
+    max_body: int | None = None
+    """Maximum number of bytes of a request's body; None is 6 for each character of `max_prompt`, and 16,384 for the rest."""
     concurrency: int = 32
     """Maximum number of texts that a model writes at the same time."""
     queue: int = 64
@@ -58,16 +58,17 @@ class Settings:
         for name, low, high in (
             ("port", 0, 65_535),
             ("max_length", 1, 10_000_000),
-            ("max_prompt", 1, 100_000_000),
-            ("max_body", 1_000, 1_000_000_000),
+            ("max_prompt", 1, 10_000_000),
+            ("body_bytes", 1, 1_000_000_000),
             ("concurrency", 1, 1_024),
             ("queue", 0, 100_000),
             ("timeout", 0.1, 1_000_000),
             ("max_sessions", 1, 1_000_000),
             ("session_days", 0.001, 100_000),
         ):
-            if not low <= getattr(self, name) <= high:
-                raise InvalidOption(name, f"{getattr(self, name)} must be from {low:,} to {high:,}.")
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InvalidOption(name.replace("body_bytes", "max_body"), f"{value} must be from {low:,} to {high:,}.")
         for entry in self.allow_host:
             if not HOST_NAME.fullmatch(entry):
                 raise InvalidOption("allow_host", f"{entry!r} must be the name of a host, without a port.")
@@ -78,6 +79,11 @@ class Settings:
             raise InvalidOption(
                 "host", f"{self.host} can be reached from other machines: give `token_file`, or listen on 127.0.0.1."
             )
+
+    @property
+    def body_bytes(self) -> int:
+        """Maximum number of bytes of a request's body."""
+        return 6 * self.max_prompt + 16_384 if self.max_body is None else self.max_body
 
 
 def is_loopback(host: str) -> bool:
