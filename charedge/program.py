@@ -21,6 +21,7 @@ MODULES = {
     "convert": "converter.cli",
     "demo": "demo_cli",
     **dict.fromkeys(("generate", "score", "info", "verify", "bench"), "runtime.cli"),
+    "serve": "runtime.server.cli",
 }
 """The module of each command, in the order of `charedge --help`."""
 FIELD = re.compile(r"`([a-z][a-z0-9_]*)`")

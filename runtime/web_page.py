@@ -1,10 +1,10 @@
 """The web page on which people try a model: what the page of `charedge convert --format html` and that of `charedge serve` share.
 
-The parts are in the folder `page`: `index.html`, its style, and `page.js`, which shows what an engine writes. The engine is a script
-of the kind of page: `page/server.js` asks a server, `converter/page/engine.js` runs the model in the browser.
+The parts are in the folder `page`: `index.html`, its style, and `page.js`, which shows what an engine writes. The engine is a
+script of the kind of page: `page/server.js` asks a server, `converter/page/engine.js` runs the model in the browser.
 
-`{{page.css}}` in `index.html` is the place of a file of this folder or of a value, `{{#server}}...{{/server}}` is only for that kind of
-page.
+In `index.html`, `{{page.css}}` is the place of a file of this folder or of a value, and what is between `{{#server}}` and
+`{{/server}}` is only for that kind of page.
 """
 
 from __future__ import annotations

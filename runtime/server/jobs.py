@@ -86,6 +86,11 @@ class Work:
         self._ids, self._place = ids, 0
 
     @property
+    def characters(self) -> int:
+        """Number of characters to read."""
+        return len(self._ids)
+
+    @property
     def is_read(self) -> bool:
         """Whether the whole text was read."""
         return self._place == len(self._ids)
