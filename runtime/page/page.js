@@ -148,8 +148,10 @@ const page = {
     if (!count && mode === "score" && !ended) parts.splice(0, 1, "The text is too short: two characters that the model knows are needed");
     else if (count > MAX_SHOWN * columns.length) parts.push(`the first ${number.format(MAX_SHOWN)} are shown`);
     setStatus(failed && !count ? "Nothing was written." : `${parts.join("; ")}.`);
-    if (failed) setNote(failed);
     end();
+    if (!failed) return;
+    setNote(failed);
+    element("note").scrollIntoView({ block: "nearest" });
   },
 };
 
@@ -168,7 +170,7 @@ function start() {
   columnsBox.classList.add("writing");
   element("start").disabled = true;
   element("stop").disabled = false;
-  if (!wide.matches) element("result-heading").scrollIntoView();
+  element("result-heading").scrollIntoView({ block: wide.matches ? "nearest" : "start" });
   if (mode === "write") values.seed = run.seed = values.seed ?? Math.floor(Math.random() * MAX_SEED);
   engine[mode](values);
 }

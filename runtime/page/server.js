@@ -6,10 +6,13 @@ const POLL_SECONDS = { first: 1, last: 15 }; // between two questions whether th
 const TOKEN = "charedge-token"; // in the storage of this tab
 const UNREACHABLE = "The server does not answer. This page asks again until it does.";
 
+/** A message of the server, whose errors begin with a small letter. */
+const sentence = (message) => message.charAt(0).toUpperCase() + message.slice(1).replace(/[^.]$/, "$&.");
+
 /** The server refused a request; `param` is the field that is wrong. */
 class Refused extends Error {
   constructor(status, { message = `The server answered with the status ${status}.`, param } = {}) {
-    super(message[0].toUpperCase() + message.slice(1));
+    super(sentence(message));
     Object.assign(this, { status, param });
   }
 }
@@ -32,7 +35,7 @@ function startEngine(page) {
       models = (await (await request("v1/models")).json()).data;
     } catch (error) {
       handle(error);
-      if (error.status !== 401) page.unavailable({ status: "Not connected.", note: sentenceOf(error) });
+      if (error.status !== 401) page.unavailable({ status: "Not connected.", note: reasonOf(error) });
       return;
     }
     access.hidden = true;
@@ -44,7 +47,7 @@ function startEngine(page) {
   }
 
   const manifestOf = (id) => models.find((model) => model.id === id).manifest;
-  const sentenceOf = (error) => (error instanceof Refused ? error.message : UNREACHABLE);
+  const reasonOf = (error) => (error instanceof Refused ? error.message : UNREACHABLE);
 
   /** Do what an error asks for: a token, or to wait for the server. */
   function handle(error) {
@@ -82,12 +85,12 @@ function startEngine(page) {
         if (mine !== asked) return;
         if (error) throw new Refused(response.status, error);
         for (const { index, logprobs } of choices) page.text({ column: index, reports: handlers[index](reportsOf(logprobs)) });
-        if (warnings) page.note(warnings.join(" "));
+        if (warnings) page.note(warnings.map(sentence).join(" "));
       }
       page.done({ stopped: false });
     } catch (error) {
       if (mine !== asked) return;
-      page.done({ failed: sentenceOf(error) });
+      page.done({ failed: reasonOf(error) });
       handle(error);
     }
   }
