@@ -45,6 +45,7 @@ class Service:
     sha256: str = ""
     """Of the unit."""
     port: int | None = None
+    is_active: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,8 +179,8 @@ def _environment(name: str, wheel: str, python: str, extras: str) -> Environment
 
 def _services(lines: list[str]) -> Iterator[Service]:
     for line in lines:
-        kind, scope, sha256, *port = line.split(" ")
-        yield Service(kind, scope, sha256, int(port[0]) if port and port[0].isdigit() else None)
+        kind, scope, sha256, state, port = (*line.split(" "), "", "")[:5]
+        yield Service(kind, scope, sha256, int(port) if port.isdigit() else None, state == "active")
 
 
 def _json(text: str) -> dict[str, Any]:

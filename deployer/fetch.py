@@ -69,7 +69,7 @@ def fetch_wheels(system: System, own: OwnWheel, extras: frozenset[str]) -> list[
 
 def _requirements(system: System, own: OwnWheel, extras: frozenset[str]) -> list[list[str]]:
     """What is fetched together with what it requires, and then what is fetched alone."""
-    required = [*own.requirements, *(line for extra in sorted(extras) for line in own.extras[extra])]
+    required = [*own.requirements, *(line for extra in sorted(extras) for line in own.extras.get(extra, ()))]
     if "serve" in extras:  # pip decides on markers such as `python_version < "3.11"` by the Python that it runs on
         required += ["typing-extensions", *(["exceptiongroup"] if system.python < (3, 11) else [])]
     required += [] if system.has_pip else ["pip"]

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from subprocess import PIPE
 
 from ..runtime.errors import CharedgeError, InvalidOption
 
@@ -29,7 +30,7 @@ SSH_FAILED = 255
 READY = b"ready\n"
 BLOCK = 1 << 16
 
-NOT_PLAIN = re.compile(r"[\s\x00-\x1f\x7f]")
+ADDRESS = re.compile(r"([^-\s\x00-\x1f\x7f@][^\s\x00-\x1f\x7f]*@)?[^-\s\x00-\x1f\x7f@][^\s\x00-\x1f\x7f@]*")
 RUN_STDIN = "sh -c 'eval \"$(dd bs=1 count={} 2>/dev/null)\"'"
 """Runs the first bytes of stdin, in every login shell; the rest of stdin is the script's."""
 REASONS = (
@@ -46,6 +47,10 @@ REASONS = (
 """What ssh prints when it cannot connect, and our end of the sentence."""
 
 
+class CannotConnect(CharedgeError):
+    """ssh cannot connect."""
+
+
 class Disconnected(CharedgeError):
     """The connection was cut. What the device was doing then is complete or undone; nothing is half done."""
 
@@ -55,12 +60,11 @@ class Failed(CharedgeError):
 
     Attributes:
         status: its exit status.
-        reason: the last line of its stderr.
     """
 
-    def __init__(self, message: str, status: int, reason: str) -> None:
+    def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
-        self.status, self.reason = status, reason
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class Target:
             InvalidOption: a field could be taken for an option of ssh, or has no value that ssh takes.
         """
         for field, value in (("target", self.address), ("jump", self.jump)):
-            if value is not None and (not value or value.startswith("-") or NOT_PLAIN.search(value)):
+            if value is not None and not ADDRESS.fullmatch(value):
                 raise InvalidOption(field, f"{value!r} must be USER@HOST, without spaces and without a dash in front.")
         if self.port is not None and not 1 <= self.port <= 65535:
             raise InvalidOption("ssh_port", f"{self.port} must be from 1 to 65535.")
@@ -110,7 +114,7 @@ class Connection:
         """Run a script on the device, with `common.sh` in front of it.
 
         Args:
-            script: name of a file in `device/`, without `.sh`.
+            script: name of a file in `device/` without `.sh`, or several with `+` in between.
             arguments: the script's `$1`, `$2` and so on.
             data: a file that becomes the script's stdin.
             sent: called with the number of bytes of `data` that were sent so far.
@@ -123,11 +127,7 @@ class Connection:
             Disconnected: the connection was cut.
         """
         program = _program(script, arguments)
-        # Without the master ssh would connect again; a proxy that fails at once keeps it from that.
-        options = ["-S", str(self._socket), "-o", "ControlMaster=no", "-o", "ProxyCommand=false", "-T"]
-        options += ["-o", "RemoteCommand=none", "-o", "RequestTTY=no", "-o", "LogLevel=ERROR"]
-        command = ["ssh", *options, "--", self.target.address, RUN_STDIN.format(len(program))]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        with subprocess.Popen(self._command(program), stdin=PIPE, stdout=PIPE, stderr=PIPE) as process:
             try:
                 _write(process, program, data, sent or (lambda done: None))
                 stdout, stderr = (stream.decode("utf-8", "backslashreplace") for stream in process.communicate())
@@ -135,19 +135,16 @@ class Connection:
                 process.kill()
                 raise
         if process.returncode == SSH_FAILED:
-            raise Disconnected(f"{self.target.address}: the connection was cut: run the command again, which continues.")
+            raise Disconnected("the connection was cut: run the command again, which continues.")
         if process.returncode:
             reason = _last_line(stderr) or f"a script ended with status {process.returncode}"
-            raise Failed(f"{self.target.address}: {reason}", process.returncode, reason)
+            raise Failed(f"{reason}.", process.returncode)
         return stdout
 
     def follow(self, script: str, *arguments: object) -> int:
         """Run a script whose output goes to stdout as it comes, until it ends or Ctrl-C; returns its exit status."""
         program = _program(script, arguments)
-        options = ["-S", str(self._socket), "-o", "ControlMaster=no", "-o", "ProxyCommand=false", "-T"]
-        options += ["-o", "RemoteCommand=none", "-o", "RequestTTY=no", "-o", "LogLevel=ERROR"]
-        command = ["ssh", *options, "--", self.target.address, RUN_STDIN.format(len(program))]
-        with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        with subprocess.Popen(self._command(program), stdin=PIPE) as process:
             try:
                 _write(process, program, None, lambda done: None)
                 return process.wait()
@@ -155,19 +152,12 @@ class Connection:
                 process.kill()
                 raise
 
-    def push(self, file: Path, place: str, progress: Callable[[int], object] | None = None) -> None:
-        """Copy a file to the device; it has its name there only when all of it is there, with the right SHA-256.
-
-        Args:
-            file: on this machine.
-            place: absolute path on the device.
-            progress: called with the number of bytes that were sent so far.
-
-        Raises:
-            Failed: the device cannot write it; what was there before is unchanged.
-            Disconnected: the connection was cut; what was there before is unchanged.
-        """
-        self.run("receive", place, file.stat().st_size, sha256_of(file), data=file, sent=progress)
+    def _command(self, program: bytes) -> list[str]:
+        """The command that runs a program, which is the first bytes of its stdin, on the device."""
+        # Without the master ssh would connect again; a proxy that fails at once keeps it from that.
+        settings = ("ControlMaster=no", "ProxyCommand=false", "RemoteCommand=none", "RequestTTY=no", "LogLevel=ERROR")
+        options = [part for setting in settings for part in ("-o", setting)]
+        return ["ssh", "-T", "-S", str(self._socket), *options, "--", self.target.address, RUN_STDIN.format(len(program))]
 
 
 @contextmanager
@@ -179,7 +169,7 @@ def connect(target: Target, interactive: bool = True) -> Iterator[Connection]:
         interactive: whether ssh may ask for a password or whether to accept a host key.
 
     Raises:
-        CharedgeError: ssh cannot connect, in its own words.
+        CannotConnect: in the words of ssh.
     """
     if shutil.which("ssh") is None:
         raise CharedgeError("there is no ssh on this machine: install OpenSSH's client (Debian: `apt install openssh-client`).")
@@ -204,7 +194,7 @@ def connect(target: Target, interactive: bool = True) -> Iterator[Connection]:
             master = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr)
         try:
             if master.stdout is None or master.stdout.readline() != READY:
-                raise CharedgeError(f"{target.address}: {_why_not(target, errors.read_text('utf-8', 'backslashreplace'))}.")
+                raise CannotConnect(f"{_why_not(target, errors.read_text('utf-8', 'backslashreplace'))}.")
             yield Connection(target, socket)
         finally:
             master.terminate()
@@ -223,7 +213,7 @@ def sha256_of(file: Path) -> str:
 def _program(script: str, arguments: tuple[object, ...]) -> bytes:
     """A script with its arguments, in braces: without the last one, which is the last byte, sh runs none of it."""
     folder = files(__package__) / "device"
-    parts = [(folder / f"{name}.sh").read_text(encoding="utf-8") for name in ("common", script)]
+    parts = [(folder / f"{name}.sh").read_text(encoding="utf-8") for name in ("common", *script.split("+"))]
     given = shlex.join(map(str, arguments))
     return "\n".join(["{", f"set -- {given}", *parts, "exit 0", "}"]).encode("utf-8", "surrogateescape")
 

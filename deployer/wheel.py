@@ -63,6 +63,8 @@ def own_wheel(machine: str) -> OwnWheel:
         f"Wheel-Version: 1.0\nGenerator: charedge {version}\nRoot-Is-Purelib: true\nTag: py3-none-{tag}\n".encode()
     )
     members[f"{information}/entry_points.txt"] = f"[console_scripts]\n{scripts}".encode()
+    if license := installed.read_text("licenses/LICENSE"):
+        members[f"{information}/licenses/LICENSE"] = license.encode()
     record = f"{information}/RECORD"
     members[record] = ("".join(_record(name, content) for name, content in members.items()) + f"{record},,\n").encode()
     return OwnWheel(f"{PACKAGE}-{version}-py3-none-{tag}.whl", _zip(members), requirements, extras)
@@ -95,8 +97,9 @@ def _extras(installed: Distribution) -> dict[str, tuple[str, ...]]:
 
 def _metadata(installed: Distribution, requirements: tuple[str, ...], extras: dict[str, tuple[str, ...]]) -> bytes:
     known = installed.metadata
-    lines = ["Metadata-Version: 2.1", f"Name: {PACKAGE}", f"Version: {installed.version}"]
-    lines += [f"{key}: {known[key]}" for key in ("Summary", "Requires-Python") if known[key]]
+    lines = ["Metadata-Version: 2.4", f"Name: {PACKAGE}", f"Version: {installed.version}"]
+    lines += [f"{key}: {known[key]}" for key in ("Summary", "Requires-Python", "License-Expression") if known[key]]
+    lines += ["License-File: LICENSE"] if installed.read_text("licenses/LICENSE") else []
     lines += [f"Requires-Dist: {requirement}" for requirement in requirements]
     for name, required in extras.items():
         lines.append(f"Provides-Extra: {name}")

@@ -7,7 +7,7 @@
 # $5: name of the environment; $6, $7, $9: kind, scope and health of service.sh; $8: text of the unit; ${10}: a file of allowed
 # signers, or nothing; ${11}: 1 if a signature was sent, as MODEL.part.sig
 hold "$1" "$2"
-kind=$6 scope=$7 text=$8 health=$9 signers=${10}
+kind=$6 unit=charedge-$6.service scope=$7 text=$8 health=$9 signers=${10}
 folder=$1/models model=$1/models/$3 kept=$1/models/${3%.tflite}.previous.tflite
 link=$1/venv python=$1/venvs/$5/bin/python
 

@@ -66,20 +66,22 @@ show signature_sha256 "$(sha256 "$model.sig")"
 show holder "$(cat "$prefix/lock/holder" 2>/dev/null)"
 
 # Services of this model, and whether one can be made
+[ -n "${XDG_RUNTIME_DIR:-}" ] || export XDG_RUNTIME_DIR="/run/user/$(id -u)"
 for kind in serve ticker; do
     for scope in user system; do
         if [ $scope = user ]; then
-            unit=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user/charedge-$kind.service
+            unit=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user/charedge-$kind.service as=--user
         else
-            unit=/etc/systemd/system/charedge-$kind.service
+            unit=/etc/systemd/system/charedge-$kind.service as=--system
         fi
-        [ -f "$unit" ] && grep -qxF "# Written by charedge deploy, for $2" "$unit" || continue
-        show service "$kind $scope $(sha256 "$unit") $(sed -n 's/.*--port "*\([0-9]*\).*/\1/p' "$unit" | head -n 1)"
+        grep -qxF "# Written by charedge deploy, for $2" "$unit" 2>/dev/null || continue
+        active=$(systemctl $as is-active "charedge-$kind.service" 2>/dev/null)
+        port=$(sed -n 's/^ExecStart=.* --port \([0-9]*\)$/\1/p' "$unit")
+        show service "$kind $scope $(sha256 "$unit") ${active:-unknown} $port"
     done
 done
 case $3 in
 user)
-    [ -n "${XDG_RUNTIME_DIR:-}" ] || export XDG_RUNTIME_DIR="/run/user/$(id -u)"
     why=$(systemctl --user show-environment 2>&1 >/dev/null) && why=yes
     show systemd "$why"
     ;;

@@ -1,7 +1,5 @@
 # The systemd service of a model. The script behind this one sets `kind` (serve or ticker, or nothing), `scope` (user or system),
-# `health` (an address that answers, or a file that is written, when the service works), `python` and `folder`.
-unit=charedge-$kind.service
-
+# `unit` (its file name), `health` (an address that answers, or a file that is written, when the service works), `python` and `folder`.
 # systemctl, of the user or of the system
 control() {
     if [ "$scope" = user ]; then
