@@ -15,13 +15,12 @@ from ..runtime.model_file import read_model_file
 from ..runtime.paths import StrPath, path_argument
 from ..runtime.progress import Progress, Report, no_progress
 from ..runtime.signature import check_signature
-from . import service
 from .device import Device, look
 from .install import install, wheels_to_carry
 from .lock import Hold, hold
 from .plan import Plan, Request, plan, steps
 from .report import CHARACTERS, Deployment, Measured, generating_command, measure_here, measured_from, restored
-from .service import Wanted
+from .service import DEFAULT_PORT, KINDS, Wanted, health, unit
 from .signing import allowed_signers_for, sign
 from .ssh import Connection, Target, connect, sha256_of
 from .wheel import own_wheel
@@ -39,7 +38,7 @@ class Options:
     """Folder on the device: absolute, beginning with `~/`, or in the home folder."""
     service: str | None = None
     """`serve`, `ticker`, `none` to remove the service, or None to leave it as it is."""
-    service_port: int = service.DEFAULT_PORT
+    service_port: int = DEFAULT_PORT
     system: bool = False
     """Whether the service is the system's, with sudo, and not the user's."""
     offline: bool = False
@@ -56,7 +55,7 @@ class Options:
         """
         if not self.prefix or re.search(r"[\x00-\x1f\x7f]", self.prefix) or self.prefix.rstrip("/") in ("", "~"):
             raise InvalidOption("prefix", f"{self.prefix!r} must be a folder of its own, as {PREFIX}.")
-        if self.system and self.service not in service.KINDS:
+        if self.system and self.service not in KINDS:
             raise InvalidOption("system", "has no effect without `service` serve or ticker: leave it out.")
         _ = self.wanted
 
@@ -275,15 +274,15 @@ def _commit(
     what: str,
     environment: str,
     wanted: Wanted | None,
-    unit: str,
-    health: str,
+    text: str,
+    sign_of_life: str,
     signers: str = "",
     signed: bool = False,
 ) -> tuple[float, tuple[str, ...]]:
     """Run `commit.sh`; returns the nats per character of the probe there, and warnings."""
     kind, scope = (wanted.kind, wanted.scope) if wanted else ("", "user")
     place = f"{held.prefix}/{signers}" if signers else ""
-    output = held.run("service+commit", name, what, environment, kind, scope, unit, health, place, int(signed))
+    output = held.run("service+commit", name, what, environment, kind, scope, text, sign_of_life, place, int(signed))
     lines = dict(line.partition("=")[::2] for line in output.splitlines())
     warnings = ()
     if lines.get("lingers") == "0":
@@ -308,9 +307,9 @@ def _roll_back(connection: Connection, name: str, options: Options, progress: Pr
     if not device.previous_sha256 or device.environment is None:
         raise CharedgeError(f"there is no previous {name} in {device.prefix}: nothing to go back to.")
     found = device.services[0] if device.services else None
-    wanted = Wanted(found.kind, found.scope, found.port or service.DEFAULT_PORT) if found else None
-    unit = service.unit(wanted, device.prefix, device.user, name, device.previous_sha256) if wanted else ""
-    health = service.health(wanted, device.prefix, name, device.previous_sha256) if wanted else ""
+    wanted = Wanted(found.kind, found.scope, found.port or DEFAULT_PORT) if found else None
+    text = unit(wanted, device.prefix, device.user, name, device.previous_sha256) if wanted else ""
+    sign_of_life = health(wanted, device.prefix, name, device.previous_sha256) if wanted else ""
     done = f"put the previous {name} in its place, and keep the one there as the previous one"
     result = Deployment(
         target=connection.target.address,
@@ -327,7 +326,7 @@ def _roll_back(connection: Connection, name: str, options: Options, progress: Pr
         return result
     with hold(connection, device) as held:
         progress(Report("deploy", message=done))
-        nats, warnings = _commit(held, name, "previous", device.environment.name, wanted, unit, health)
+        nats, warnings = _commit(held, name, "previous", device.environment.name, wanted, text, sign_of_life)
         there = measured_from(json.loads(held.run("measure", name, CHARACTERS)), nats)
     return replace(result, there=there, warnings=warnings)
 

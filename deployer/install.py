@@ -1,4 +1,4 @@
-"""charedge on the device: a virtual environment, made by the device's own Python and pip, of wheels that are carried or fetched there."""
+"""charedge on the device: a virtual environment, made by its own Python and pip of wheels that are carried or fetched."""
 
 from __future__ import annotations
 

@@ -114,8 +114,8 @@ def _check_system(device: Device) -> None:
         raise CharedgeError(f"the interpreters' wheels need glibc, and this system has {device.libc or 'another C library'}.")
     if device.glibc < MINIMUM_GLIBC:
         raise CharedgeError(
-            f"glibc {device.glibc[0]}.{device.glibc[1]} is older than {MINIMUM_GLIBC[0]}.{MINIMUM_GLIBC[1]}, which the interpreters "
-            "need: use Debian 12, Ubuntu 22.04 or later."
+            f"glibc {device.glibc[0]}.{device.glibc[1]} is older than {MINIMUM_GLIBC[0]}.{MINIMUM_GLIBC[1]}, which the "
+            "interpreters need: use Debian 12, Ubuntu 22.04 or later."
         )
 
 
@@ -126,8 +126,8 @@ def _no_python(device: Device, pythons: list[Python], newest: tuple[int, int]) -
     found = ", ".join(python.release for python in pythons)
     if device.machine == "armv7l" and pythons[0].version > newest:
         return (
-            f"tflite-runtime has no wheels after Python {newest[0]}.{newest[1]}, LiteRT has none for 32-bit systems, and this Python "
-            f"is {found}: use the 64-bit system."
+            f"tflite-runtime has no wheels after Python {newest[0]}.{newest[1]}, LiteRT has none for 32-bit systems, and this "
+            f"Python is {found}: use the 64-bit system."
         )
     return (
         f"charedge needs Python {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} to {newest[0]}.{newest[1]}, and this system has {found}: "

@@ -1,0 +1,74 @@
+"""A device behind a real OpenSSH server, with charedge installed on it once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+from ssh_device import SSH, SSHD, Cutter, SshDevice, make_stub_wheels
+
+
+@pytest.fixture(scope="session")
+def stub_wheels(tmp_path_factory):
+    """A folder of wheels, which pip takes in place of the package index."""
+    return make_stub_wheels(tmp_path_factory.mktemp("stubs") / "wheels")
+
+
+@pytest.fixture(scope="session")
+def ssh_device(tmp_path_factory):
+    """A device with nothing on it."""
+    if SSHD is None or SSH is None:
+        pytest.skip("there is no OpenSSH here: install openssh-server and openssh-client")
+    device = SshDevice(tmp_path_factory.mktemp("device"))
+    yield device
+    device.stop()
+
+
+@pytest.fixture(autouse=True)
+def workstation(monkeypatch, tmp_path_factory, request):
+    """This machine: its ssh knows the device, and its pip has the stub wheels and no index."""
+    if "ssh_device" not in request.fixturenames:
+        return
+    device, stubs = request.getfixturevalue("ssh_device"), request.getfixturevalue("stub_wheels")
+    monkeypatch.setenv("PATH", f"{device.folder / 'client'}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(device.folder / "cache"))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(stubs))
+
+
+@pytest.fixture
+def deploy(charedge, ssh_device):
+    """Run `charedge deploy device ...`: `deploy(model, "--offline")` -> status, stdout, stderr."""
+
+    def call(*arguments, to=("device",)):
+        return charedge("deploy", *to, *arguments)
+
+    return call
+
+
+@pytest.fixture
+def installed(deploy, ssh_device, tmp_path, models):
+    """The device with charedge on it, and `bard.tflite`, the first of two models: `.device`, `.old`, `.new`."""
+    from types import SimpleNamespace
+
+    files = []
+    for index, options in enumerate(({"quantization": "int8"}, {"quantization": "int8", "units": 24})):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        files.append(shutil.copy(models(**options).path, folder / "bard.tflite"))
+    shutil.rmtree(ssh_device.models, ignore_errors=True)
+    ssh_device.environment()
+    result = deploy(files[0], "--offline")
+    assert result.status == 0, result.stderr
+    return SimpleNamespace(device=ssh_device, old=files[0], new=files[1])
+
+
+@pytest.fixture
+def cutter(ssh_device):
+    """A relay that cuts connections; `cut` is the name of the device behind it."""
+    relay = Cutter(ssh_device.port)
+    ssh_device.client("cut", Port=relay.port)
+    yield relay
+    relay.close()
