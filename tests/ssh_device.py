@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import hashlib
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +24,32 @@ SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/l
 SSH = shutil.which("ssh")
 STUBS = ("typer", "numpy", "ai-edge-litert", "starlette", "uvicorn", "typing-extensions")
 """What a device's charedge imports, and the extra `serve`."""
+
+
+SYSTEMCTL = """\
+# A stand-in for systemd: runs the command of one unit.
+state={state}
+case $1 in --*) shift ;; esac
+case $1 in show-environment|daemon-reload|enable) exit 0 ;; show) echo 0; exit 0 ;; esac
+for unit; do :; done
+end() {{ [ ! -f "$state/$unit.process" ] || kill "$(cat "$state/$unit.process")" 2>/dev/null; rm -f "$state/$unit.process"; }}
+case $1 in
+disable) end ;;
+is-active)
+    if [ -f "$state/$unit.process" ] && kill -0 "$(cat "$state/$unit.process")" 2>/dev/null; then echo active; else echo failed; exit 3; fi
+    ;;
+restart)
+    end
+    command=$(sed -n 's/^ExecStart=//p' "$HOME/.config/systemd/user/$unit" | sed 's/[$][$]/\\\\$/g; s/%%/%/g')
+    eval "set -- $command"
+    if grep -q "$(sha256sum <"$5" | cut -c 1-64)" "$state/refused" 2>/dev/null; then echo "this model is refused" >>"$state/journal"; exit 1; fi
+    case $4 in
+    generate) for session; do :; done; touch "$session"; set -- sleep 600 ;;
+    esac
+    setsid "$@" </dev/null >>"$state/journal" 2>&1 &
+    echo $! >"$state/$unit.process"
+    ;;
+esac"""
 
 
 def make_key(path: Path) -> Path:
@@ -65,10 +93,20 @@ class SshDevice:
         path.chmod(0o755)
         return path
 
-    def environment(self, **variables: object) -> None:
-        """Set variables of the device's shell, until the next call."""
-        lines = (f"export {name}={shlex.quote(str(value))}\n" for name, value in variables.items())
-        self.settings.write_text("".join(lines))
+    def before_commands(self, script: str = "") -> None:
+        """Let the device's shell run a script before every command, until the next call."""
+        self.settings.write_text(f"{script}\n")
+
+    def has_systemd(self) -> None:
+        """Give the device programs that do what systemd would: run a unit's command, and keep what it prints."""
+        state = self.folder / "systemd"
+        state.mkdir(exist_ok=True)
+        self.program("systemctl", SYSTEMCTL.format(state=shlex.quote(str(state))))
+        self.program("journalctl", f"cat {shlex.quote(str(state / 'journal'))}")
+
+    def refuse(self, *models: Path | str) -> None:
+        """Let services of these models fail, and no others."""
+        (self.folder / "systemd" / "refused").write_text("".join(f"{sha256(Path(model))}\n" for model in models))
 
     def allow(self, key: Path) -> None:
         (self.folder / "authorized_keys").write_text(key.with_suffix(".pub").read_text())
@@ -79,6 +117,9 @@ class SshDevice:
         (self.clients / name).write_text(f"Host {name}\n{lines}")
 
     def stop(self) -> None:
+        for process in (self.folder / "systemd").glob("*.process"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(process.read_text()), signal.SIGTERM)
         self._server.terminate()
         self._server.wait()
 
@@ -86,7 +127,7 @@ class SshDevice:
         """What the server runs for every command."""
         shell = f"""#!/bin/sh
 unset PYTHONPATH VIRTUAL_ENV XDG_CONFIG_HOME XDG_DATA_HOME
-export HOME={shlex.quote(str(self.home))} PATH={shlex.quote(str(self.bin))}:/usr/local/bin:/usr/bin:/bin PIP_CONFIG_FILE=/dev/null
+export HOME="${{CHAREDGE_HOME:-{self.home}}}" PATH={shlex.quote(str(self.bin))}:/usr/local/bin:/usr/bin:/bin PIP_CONFIG_FILE=/dev/null
 . {shlex.quote(str(self.settings))}
 cd "$HOME" && exec sh -c "$SSH_ORIGINAL_COMMAND"
 """
@@ -102,6 +143,7 @@ HostKey "{self.host_key}"
 PidFile none
 AuthorizedKeysFile "{self.folder}/authorized_keys"
 StrictModes no
+AcceptEnv CHAREDGE_HOME
 PasswordAuthentication yes
 KbdInteractiveAuthentication no
 PermitRootLogin yes

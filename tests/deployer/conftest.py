@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from ssh_device import SSH, SSHD, Cutter, SshDevice, make_stub_wheels
@@ -48,20 +49,27 @@ def deploy(charedge, ssh_device):
     return call
 
 
-@pytest.fixture
-def installed(deploy, ssh_device, tmp_path, models):
-    """The device with charedge on it, and `bard.tflite`, the first of two models: `.device`, `.old`, `.new`."""
-    from types import SimpleNamespace
+@pytest.fixture(scope="session")
+def snapshots():
+    """The models on the device after the first deployment, by its file; a virtual environment cannot be copied, models can."""
+    return {}
 
+
+@pytest.fixture
+def installed(deploy, ssh_device, tmp_path, models, snapshots):
+    """A device with charedge and `bard.tflite`, and two files of that name here: `.device`, `.old` which it has, `.new`."""
     files = []
     for index, options in enumerate(({"quantization": "int8"}, {"quantization": "int8", "units": 24})):
-        folder = tmp_path / str(index)
-        folder.mkdir()
-        files.append(shutil.copy(models(**options).path, folder / "bard.tflite"))
+        (tmp_path / str(index)).mkdir()
+        files.append(shutil.copy(models(**options).path, tmp_path / str(index) / "bard.tflite"))
+    ssh_device.before_commands()
     shutil.rmtree(ssh_device.models, ignore_errors=True)
-    ssh_device.environment()
-    result = deploy(files[0], "--offline")
-    assert result.status == 0, result.stderr
+    if not snapshots:
+        result = deploy(files[0], "--offline")
+        assert result.status == 0, result.stderr
+        snapshots["models"] = shutil.copytree(ssh_device.models, ssh_device.folder / "snapshot")
+    else:
+        shutil.copytree(snapshots["models"], ssh_device.models)
     return SimpleNamespace(device=ssh_device, old=files[0], new=files[1])
 
 
