@@ -73,7 +73,16 @@ def measure_here(model: Path, nats_per_character: float) -> Measured:
     Raises:
         CharedgeError: the benchmark failed.
     """
-    command = [sys.executable, "-m", __package__.partition(".")[0], "bench", str(model.resolve()), "--json", "--characters", str(CHARACTERS)]
+    command = [
+        sys.executable,
+        "-m",
+        __package__.partition(".")[0],
+        "bench",
+        str(model.resolve()),
+        "--json",
+        "--characters",
+        str(CHARACTERS),
+    ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         raise CharedgeError((result.stderr.strip().splitlines() or ["the benchmark failed here"])[-1].removeprefix("charedge: "))

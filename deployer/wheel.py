@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import Distribution, distribution
+from importlib.metadata import Distribution, distribution, distributions
 from pathlib import Path
 
 PACKAGE = __package__.partition(".")[0]
@@ -63,7 +63,7 @@ def own_wheel(machine: str) -> OwnWheel:
         f"Wheel-Version: 1.0\nGenerator: charedge {version}\nRoot-Is-Purelib: true\nTag: py3-none-{tag}\n".encode()
     )
     members[f"{information}/entry_points.txt"] = f"[console_scripts]\n{scripts}".encode()
-    if license := installed.read_text("licenses/LICENSE"):
+    if license := _license():
         members[f"{information}/licenses/LICENSE"] = license.encode()
     record = f"{information}/RECORD"
     members[record] = ("".join(_record(name, content) for name, content in members.items()) + f"{record},,\n").encode()
@@ -86,6 +86,11 @@ def _files() -> Iterator[tuple[str, bytes]]:
                 yield f"{PACKAGE}/{room}/{within.as_posix()}", path.read_bytes()
 
 
+def _license() -> str:
+    """The text of the licence; in a clone, the information that lies beside the code does not have it."""
+    return next((text for found in distributions(name=PACKAGE) if (text := found.read_text("licenses/LICENSE"))), "")
+
+
 def _extras(installed: Distribution) -> dict[str, tuple[str, ...]]:
     """The requirements of each extra."""
     extras: dict[str, list[str]] = {}
@@ -99,7 +104,7 @@ def _metadata(installed: Distribution, requirements: tuple[str, ...], extras: di
     known = installed.metadata
     lines = ["Metadata-Version: 2.4", f"Name: {PACKAGE}", f"Version: {installed.version}"]
     lines += [f"{key}: {known[key]}" for key in ("Summary", "Requires-Python", "License-Expression") if known[key]]
-    lines += ["License-File: LICENSE"] if installed.read_text("licenses/LICENSE") else []
+    lines += ["License-File: LICENSE"] if _license() else []
     lines += [f"Requires-Dist: {requirement}" for requirement in requirements]
     for name, required in extras.items():
         lines.append(f"Provides-Extra: {name}")

@@ -1,4 +1,4 @@
-"""A device for the tests: an OpenSSH server on loopback, run by the current user, whose shell has a home folder and a PATH of its own."""
+"""A device for the tests: an OpenSSH server on loopback, run by the current user, with a home folder and a PATH of its own."""
 
 from __future__ import annotations
 
@@ -36,13 +36,21 @@ end() {{ [ ! -f "$state/$unit.process" ] || kill "$(cat "$state/$unit.process")"
 case $1 in
 disable) end ;;
 is-active)
-    if [ -f "$state/$unit.process" ] && kill -0 "$(cat "$state/$unit.process")" 2>/dev/null; then echo active; else echo failed; exit 3; fi
+    if [ -f "$state/$unit.process" ] && kill -0 "$(cat "$state/$unit.process")" 2>/dev/null; then
+        echo active
+    else
+        echo failed
+        exit 3
+    fi
     ;;
 restart)
     end
     command=$(sed -n 's/^ExecStart=//p' "$HOME/.config/systemd/user/$unit" | sed 's/[$][$]/\\\\$/g; s/%%/%/g')
     eval "set -- $command"
-    if grep -q "$(sha256sum <"$5" | cut -c 1-64)" "$state/refused" 2>/dev/null; then echo "this model is refused" >>"$state/journal"; exit 1; fi
+    if grep -q "$(sha256sum <"$5" | cut -c 1-64)" "$state/refused" 2>/dev/null; then
+        echo "this model is refused" >>"$state/journal"
+        exit 1
+    fi
     case $4 in
     generate) for session; do :; done; touch "$session"; set -- sleep 600 ;;
     esac
@@ -127,7 +135,8 @@ class SshDevice:
         """What the server runs for every command."""
         shell = f"""#!/bin/sh
 unset PYTHONPATH VIRTUAL_ENV XDG_CONFIG_HOME XDG_DATA_HOME
-export HOME="${{CHAREDGE_HOME:-{self.home}}}" PATH={shlex.quote(str(self.bin))}:/usr/local/bin:/usr/bin:/bin PIP_CONFIG_FILE=/dev/null
+export HOME="${{CHAREDGE_HOME:-{self.home}}}" PIP_CONFIG_FILE=/dev/null
+export PATH={shlex.quote(str(self.bin))}:/usr/local/bin:/usr/bin:/bin
 . {shlex.quote(str(self.settings))}
 cd "$HOME" && exec sh -c "$SSH_ORIGINAL_COMMAND"
 """
@@ -221,19 +230,15 @@ class Cutter:
                 threading.Thread(target=self._relay, args=(one, other), daemon=True).start()
 
     def _relay(self, source: socket.socket, sink: socket.socket) -> None:
-        try:
+        with contextlib.suppress(OSError):
             while data := source.recv(32768):
                 self.pieces += 1
                 if self.pieces > self.most:
                     break
                 sink.sendall(data)
-        except OSError:
-            pass
         for end in (source, sink):
-            try:
+            with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
 
 def make_stub_wheels(folder: Path) -> Path:

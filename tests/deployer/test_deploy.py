@@ -127,7 +127,7 @@ def test_a_disk_that_becomes_full_leaves_the_old_model(installed, deploy):
 
 def test_no_file_name_is_taken_for_an_option_or_a_command(installed, deploy, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    device, name = installed.device, "-rf it's \"$(touch injected)\" `touch injected` é;&.tflite"
+    device, name = installed.device, '-rf it\'s "$(touch injected)" `touch injected` é;&.tflite'
     shutil.copy(installed.old, tmp_path / name)
     result = deploy("--", name)
     assert result.status == 0, result.stderr
