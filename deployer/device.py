@@ -70,7 +70,7 @@ class Device:
     machine: str
     """Architecture of its programs, as in the names of wheels: a 64-bit kernel may run a 32-bit system."""
     libc: str
-    """`glibc 2.36`, or the first line of `ldd --version`."""
+    """`glibc 2.36`, or what `ldd` says of itself."""
     user: str
     prefix: str
     """Absolute path of the folder of charedge."""

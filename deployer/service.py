@@ -114,14 +114,15 @@ def unit(wanted: Wanted, prefix: str, user: str, name: str, sha256: str) -> str:
         sha256: of the model.
     """
     python, model = quoted(f"{prefix}/venv/bin/python"), quoted(f"{prefix}/models/{name}")
+    program = f"/usr/bin/env {python} -m charedge"  # the path of a unit's program itself cannot have every character
     is_server, is_system = wanted.kind == "serve", wanted.scope == "system"
     if is_server:
-        command = f"{python} -m charedge serve {model} --port {wanted.port}"
+        command = f"{program} serve {model} --port {wanted.port}"
     else:
         session = quoted(session_place(prefix, name, sha256))
-        command = f"{python} -m charedge generate {model} --length 0 --characters-per-second {PACE} --session {session}"
+        command = f"{program} generate {model} --length 0 --characters-per-second {PACE} --session {session}"
     network = "IPAddressDeny=any\nIPAddressAllow=localhost" if is_server else "PrivateNetwork=yes\nIPAddressDeny=any"
-    sandbox = SYSTEM_SANDBOX.format(user=user, sessions=quoted(f"{prefix}/sessions"), network=network) if is_system else ""
+    sandbox = SYSTEM_SANDBOX.format(user=user, sessions=quoted(f"{prefix}/sessions", in_command=False), network=network) if is_system else ""
     return UNIT.format(
         name=name,
         kind=wanted.kind,
@@ -140,11 +141,12 @@ def unit_sha256(text: str) -> str:
     return hashlib.sha256(f"{text}\n".encode()).hexdigest()
 
 
-def quoted(argument: str) -> str:
-    r"""An argument as systemd reads it: `%` and `$` doubled, and in quotation marks where it has more than plain characters.
+def quoted(argument: str, in_command: bool = True) -> str:
+    r"""An argument as systemd reads it: `%` doubled, `$` too in a command, and in quotation marks unless it is plain.
 
     >>> quoted('/home/pi/my "best" 100%.tflite')
     '"/home/pi/my \\"best\\" 100%%.tflite"'
     """
-    escaped = argument.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    escaped = argument.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    escaped = escaped.replace("$", "$$") if in_command else escaped
     return escaped if re.fullmatch(r"[\w@%$+=:,./-]+", escaped) else f'"{escaped}"'
