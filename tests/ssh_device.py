@@ -15,6 +15,7 @@ import sys
 import sysconfig
 import threading
 import zipfile
+from collections.abc import Iterator
 from importlib.metadata import distribution, version
 from pathlib import Path
 
@@ -47,11 +48,11 @@ restart)
     end
     command=$(sed -n 's/^ExecStart=//p' "$HOME/.config/systemd/user/$unit" | sed 's/[$][$]/\\\\$/g; s/%%/%/g')
     eval "set -- $command"
-    if grep -q "$(sha256sum <"$5" | cut -c 1-64)" "$state/refused" 2>/dev/null; then
+    if grep -q "$(sha256sum <"$6" | cut -c 1-64)" "$state/refused" 2>/dev/null; then
         echo "this model is refused" >>"$state/journal"
         exit 1
     fi
-    case $4 in
+    case $5 in
     generate) for session; do :; done; touch "$session"; set -- sleep 600 ;;
     esac
     setsid "$@" </dev/null >>"$state/journal" 2>&1 &
@@ -105,12 +106,23 @@ class SshDevice:
         """Let the device's shell run a script before every command, until the next call."""
         self.settings.write_text(f"{script}\n")
 
-    def has_systemd(self) -> None:
-        """Give the device programs that do what systemd would: run a unit's command, and keep what it prints."""
+    @contextlib.contextmanager
+    def systemd(self) -> Iterator[Path]:
+        """Give the device programs that do what systemd would: run a unit's command, and keep what it prints; their folder."""
         state = self.folder / "systemd"
-        state.mkdir(exist_ok=True)
+        state.mkdir()
         self.program("systemctl", SYSTEMCTL.format(state=shlex.quote(str(state))))
         self.program("journalctl", f"cat {shlex.quote(str(state / 'journal'))}")
+        try:
+            yield state
+        finally:
+            for process in state.glob("*.process"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(process.read_text()), signal.SIGTERM)
+            shutil.rmtree(state)
+            shutil.rmtree(self.home / ".config" / "systemd", ignore_errors=True)
+            for name in ("systemctl", "journalctl"):
+                (self.bin / name).unlink()
 
     def refuse(self, *models: Path | str) -> None:
         """Let services of these models fail, and no others."""
@@ -125,9 +137,6 @@ class SshDevice:
         (self.clients / name).write_text(f"Host {name}\n{lines}")
 
     def stop(self) -> None:
-        for process in (self.folder / "systemd").glob("*.process"):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(process.read_text()), signal.SIGTERM)
         self._server.terminate()
         self._server.wait()
 

@@ -66,5 +66,5 @@ last_words() {
         journalctl --user -u "$unit" -n 1 -o cat --no-pager 2>/dev/null
     else
         as_root journalctl -u "$unit" -n 1 -o cat --no-pager 2>/dev/null
-    fi
+    fi | tail -n 1
 }

@@ -19,6 +19,13 @@ PLACE = ".config/systemd/user"
 
 
 @pytest.fixture
+def systemd(ssh_device):
+    """The folder of the device's stand-in for systemd."""
+    with ssh_device.systemd() as state:
+        yield state
+
+
+@pytest.fixture
 def index(tmp_path, stub_wheels):
     """A package index that a device can reach, of the stub wheels; its address."""
     for wheel in stub_wheels.glob("*.whl"):
@@ -39,25 +46,23 @@ def served(port):
         return json.load(answer)["data"]
 
 
-def test_a_server_is_installed_from_the_network_updated_and_brought_back(installed, deploy, index):
+def test_a_server_is_installed_from_the_network_updated_and_brought_back(installed, deploy, index, systemd):
     device, port = installed.device, local_addresses(1)[0].rpartition(":")[2]
-    device.has_systemd()
-    device.refuse()
     device.before_commands(f"export PIP_INDEX_URL={index}")
     first = deploy(installed.old, "--service", "serve", "--service-port", port)
     assert first.status == 0, first.stderr
     assert "install charedge from its own network" in first.stderr
     assert "sudo loginctl enable-linger" in first.stderr
     assert len(served(port)) == 1
-    process = (device.folder / "systemd" / "charedge-serve.service.process").read_text()
+    process = (systemd / "charedge-serve.service.process").read_text()
 
     assert "unchanged" in deploy(installed.old, "--service", "serve", "--service-port", port).stdout
-    assert (device.folder / "systemd" / "charedge-serve.service.process").read_text() == process
+    assert (systemd / "charedge-serve.service.process").read_text() == process
 
     updated = deploy(installed.new)  # whoever has a service need not name it again
     assert updated.status == 0, updated.stderr
     assert "restart charedge-serve" in updated.stderr
-    assert (device.folder / "systemd" / "charedge-serve.service.process").read_text() != process
+    assert (systemd / "charedge-serve.service.process").read_text() != process
     assert len(served(port)) == 1
 
     device.refuse(installed.old)
@@ -74,10 +79,8 @@ def test_a_server_is_installed_from_the_network_updated_and_brought_back(install
         served(port)
 
 
-def test_a_ticker_follows_and_a_rollback_restarts_it_with_its_own_session(installed, deploy, capfd):
+def test_a_ticker_follows_and_a_rollback_restarts_it_with_its_own_session(installed, deploy, process, systemd):
     device = installed.device
-    device.has_systemd()
-    device.refuse()
     assert deploy(installed.old, "--service", "ticker").status == 0
     place = device.home / PLACE / "charedge-ticker.service"
     before = place.read_text()
@@ -87,17 +90,16 @@ def test_a_ticker_follows_and_a_rollback_restarts_it_with_its_own_session(instal
     assert deploy(NAME, "--rollback").status == 0
     assert place.read_text() == before
 
-    (device.folder / "systemd" / "journal").write_text("To be, or not to be\n")
-    capfd.readouterr()
-    result = deploy(installed.old, "--follow")
-    assert result.status == 0, result.stderr
-    assert (result.stdout + capfd.readouterr().out).endswith("To be, or not to be\n")
+    (systemd / "journal").write_text("To be, or not to be\n")
+    result = process("deploy", "device", installed.old, "--follow")
+    assert result.returncode == 0, result.stderr
+    assert "device: unchanged\n" in result.stdout
+    assert result.stdout.endswith("To be, or not to be\n")
     assert deploy(installed.old, "--service", "none").status == 0
 
 
-def test_the_first_service_that_does_not_come_is_removed_again(installed, deploy):
+def test_the_first_service_that_does_not_come_is_removed_again(installed, deploy, systemd):
     device = installed.device
-    device.has_systemd()
     device.refuse(installed.new)
     result = deploy(installed.new, "--service", "ticker")
     assert result.status == 1
@@ -108,8 +110,9 @@ def test_the_first_service_that_does_not_come_is_removed_again(installed, deploy
 
 def test_without_systemd_a_service_is_refused(installed, deploy):
     device = installed.device
-    device.program("systemctl", "echo 'Failed to connect to bus: no medium found' >&2; exit 1")
+    program = device.program("systemctl", "echo 'Failed to connect to bus: no medium found' >&2; exit 1")
     result = deploy(installed.new, "--service", "serve")
+    program.unlink()
     assert result.status == 1
     assert "it cannot run a user service (Failed to connect to bus: no medium found): leave out --service." in result.stderr
     assert sha256(device.models / NAME) == sha256(installed.old)
