@@ -193,12 +193,18 @@ def connect(target: Target, interactive: bool = True) -> Iterator[Connection]:
         with errors.open("wb") as stderr:
             master = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr)
         try:
-            if master.stdout is None or master.stdout.readline() != READY:
+            if _read_ready(master) != READY:
                 raise CannotConnect(f"{_why_not(target, errors.read_text('utf-8', 'backslashreplace'))}.")
             yield Connection(target, socket)
         finally:
             master.terminate()
             master.communicate()
+
+
+def _read_ready(master: subprocess.Popen[bytes]) -> bytes:
+    """The line that a master prints when it is connected; nothing if it cannot connect."""
+    assert master.stdout is not None
+    return master.stdout.readline()
 
 
 def sha256_of(file: Path) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from types import SimpleNamespace
 
 import pytest
-from ssh_device import SSH, SSHD, Cutter, SshDevice, make_stub_wheels
+from ssh_device import SSH, SSHD, Cutter, SshDevice, make_stub_wheels, workstation_environment
 
 
 @pytest.fixture(scope="session")
@@ -32,11 +31,8 @@ def workstation(monkeypatch, tmp_path_factory, request):
     if "ssh_device" not in request.fixturenames:
         return
     device, stubs = request.getfixturevalue("ssh_device"), request.getfixturevalue("stub_wheels")
-    monkeypatch.setenv("PATH", f"{device.folder / 'client'}:{os.environ['PATH']}")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(device.folder / "cache"))
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(stubs))
+    for name, value in workstation_environment(device, stubs).items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
