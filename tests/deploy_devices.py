@@ -27,7 +27,7 @@ from targets import SMOKE, TARGETS, Target  # noqa: E402
 
 NAME = "bard.tflite"
 PYTHON = """\
-export PYTHONPATH={kernel}:"$PYTHONPATH"
+export PYTHONPATH={kernel}{library}
 exec {qemu} -cpu {processor} -L {root} -0 "$0" {root}/usr/bin/python{version} "$@"
 """
 SITE = """\
@@ -55,7 +55,13 @@ def make_device(target: Target, cache: Path, folder: Path) -> SshDevice:
     machine = target.kernel or MACHINES[target.architecture]
     (kernel / "sitecustomize.py").write_text(SITE.format(machine=machine, program=str(program.resolve())))
     qemu = cache / "qemu" / "usr" / "bin" / target.qemu
-    script = PYTHON.format(kernel=kernel, qemu=qemu, processor=target.processor, root=root, version=target.python)
+    library = ""
+    if target.architecture == "armhf":  # for which qemu looks up files in this machine's own /usr
+        standard = root / "usr" / "lib" / f"python{target.python}"
+        library = "".join(f":{place}" for place in (standard, standard / "lib-dynload", root / "usr/lib/python3/dist-packages"))
+    script = PYTHON.format(
+        kernel=kernel, library=library, qemu=qemu, processor=target.processor, root=root, version=target.python
+    )
     device.program("python3", script)
     for version in range(10, 15):  # this machine's own are not the device's
         device.program(f"python3.{version}", "exit 127")
