@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: demo test test-browser test-metadata test-devices test-gpu test-runtime wheels check bench bench-adaptation bench-server bench-runtime bench-training bench-profiles bench-growth bench-browser pictures
-.PHONY: models quijote docs fuzz kills power-cuts soak lm-eval clean
+.PHONY: models quijote docs fuzz kills power-cuts deploy-cuts deploy-devices soak lm-eval clean
 
 demo: .venv/installed
 	$(BIN)/charedge demo
@@ -105,6 +105,14 @@ kills: .venv/installed
 # Kills (-9) the service's program and `charedge generate` two hundred times while they save a session.
 power-cuts: .venv/installed
 	$(BIN)/python tests/power_cuts.py --cuts 200 --seed $(or $(SEED),1)
+
+# Cuts the connection of fifty deployments to a device with a running service; needs OpenSSH's server.
+deploy-cuts: .venv/installed
+	$(BIN)/python tests/deploy_cuts.py --cuts 50 --seed $(or $(SEED),1)
+
+# Deploys to emulated devices, with wheels that are carried; needs OpenSSH's server, and what test-devices needs.
+deploy-devices: .venv/installed
+	$(BIN)/python tests/deploy_devices.py $(DEVICES)
 
 # Loads a server for ten minutes with everything that clients do, well or badly; SECONDS=60 for a minute.
 soak: .venv/installed

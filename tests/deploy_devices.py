@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -59,9 +60,7 @@ def make_device(target: Target, cache: Path, folder: Path) -> SshDevice:
     if target.architecture == "armhf":  # for which qemu looks up files in this machine's own /usr
         standard = root / "usr" / "lib" / f"python{target.python}"
         library = "".join(f":{place}" for place in (standard, standard / "lib-dynload", root / "usr/lib/python3/dist-packages"))
-    script = PYTHON.format(
-        kernel=kernel, library=library, qemu=qemu, processor=target.processor, root=root, version=target.python
-    )
+    script = PYTHON.format(kernel=kernel, library=library, qemu=qemu, processor=target.processor, root=root, version=target.python)
     device.program("python3", script)
     for version in range(10, 15):  # this machine's own are not the device's
         device.program(f"python3.{version}", "exit 127")
@@ -72,37 +71,42 @@ def make_device(target: Target, cache: Path, folder: Path) -> SshDevice:
     return device
 
 
-class Clock:
-    """Seconds that a program spends outside ssh."""
+OWN_TIME = """\
+import sys, time
+from charedge.deployer import ssh
+from charedge.program import run
 
-    def __init__(self) -> None:
-        self.inside = 0.0
+inside, runs, opens = 0.0, ssh.Connection.run, ssh._read_ready
 
-    def measure(self, *arguments: object) -> tuple[int, float, float]:
-        """Run `charedge deploy` in this process; returns its status, its seconds, and those outside ssh."""
-        from charedge.deployer import ssh
-        from charedge.program import run
 
-        self.inside, runs, start = 0.0, ssh.Connection.run, time.monotonic()
-        opens = ssh._read_ready
-
-        def timed(function):
-            def call(*given, **named):
-                began = time.monotonic()
-                try:
-                    return function(*given, **named)
-                finally:
-                    self.inside += time.monotonic() - began
-
-            return call
-
-        ssh.Connection.run, ssh._read_ready = timed(runs), timed(opens)
+def timed(function):
+    def call(*given, **named):
+        global inside
+        began = time.monotonic()
         try:
-            status = run(["deploy", *map(str, arguments)])
+            return function(*given, **named)
         finally:
-            ssh.Connection.run, ssh._read_ready = runs, opens
-        seconds = time.monotonic() - start
-        return status, seconds, seconds - self.inside
+            inside += time.monotonic() - began
+
+    return call
+
+
+ssh.Connection.run, ssh._read_ready = timed(runs), timed(opens)
+status = run(["deploy", *sys.argv[1:]])
+print(f"inside ssh: {inside}", file=sys.stderr)
+sys.exit(status)
+"""
+"""`charedge deploy`, which prints at the end how many seconds it has waited for ssh."""
+
+
+def deploy(*arguments: object) -> tuple[int, float, float]:
+    """Run `charedge deploy`; returns its status, its seconds, and those outside ssh."""
+    start = time.monotonic()
+    result = subprocess.run([sys.executable, "-c", OWN_TIME, *map(str, arguments)], capture_output=True, text=True, check=False)
+    seconds = time.monotonic() - start
+    *lines, last = result.stderr.splitlines()
+    print(result.stdout, *(lines if result.returncode else ()), sep="\n")
+    return result.returncode, seconds, seconds - float(last.rpartition(" ")[2])
 
 
 def try_target(target: Target, cache: Path, folder: Path) -> list[str]:
@@ -123,14 +127,15 @@ def try_target(target: Target, cache: Path, folder: Path) -> list[str]:
         ("rollback", [NAME, "--rollback"], "shakespeare-tiny"),
     )
     for label, arguments, expected in steps:
-        status, seconds, own = Clock().measure("device", *arguments)
+        status, seconds, own = deploy("device", *arguments)
         print(f"{target.name}: {label}: status {status}, {seconds:.1f} s, outside ssh {own:.1f} s", flush=True)
         if status or sha256(device.models / NAME) != sha256(models[expected]):
             failures.append(f"{target.name}: {label}")
             break
     figures = json.loads((device.models / f"{NAME}.json").read_text()) if not failures else {}
     for place in ("there", "here") if figures else ():
-        print(f"{target.name}: {place}: {figures[place]['interpreter']}, {figures[place]['nats_per_character']:.6f} nats per character")
+        measured = figures[place]
+        print(f"{target.name}: {place}: {measured['interpreter']}, {measured['nats_per_character']:.6f} nats per character")
     device.stop()
     return failures
 
