@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from ..runtime.errors import CharedgeError
 from ..runtime.wheels import MINIMUM_GLIBC, WHEELS
-from . import service
-from .device import Device, Python
-from .service import Wanted
+from .device import Device, Python, Service
+from .service import DEFAULT_PORT, Wanted, health, unit, unit_sha256
 
 OLDEST_PYTHON = (3, 10)
 MEGABYTE = 1_000_000
@@ -61,7 +60,7 @@ class Plan:
     unit: str
     """Its text."""
     health: str
-    removes: service.Service | None
+    removes: Service | None
     """The service to remove."""
 
 
@@ -157,15 +156,15 @@ def plan(device: Device, request: Request, wheel_sha256: str) -> Plan:
     environment = environment_name(wheel_sha256, python, extras) if before is None or installs else before.name
     copies = device.model_sha256 != request.sha256
     signs = bool(request.signature_sha256) and (copies or device.signature_sha256 != request.signature_sha256)
-    unit = health = ""
+    text = sign_of_life = ""
     if wanted:
-        unit = service.unit(wanted, device.prefix, device.user, request.name, request.sha256)
-        health = service.health(wanted, device.prefix, request.name, request.sha256)
-    runs = any(found.sha256 == service.unit_sha256(unit) and (found.is_active or not request.service) for found in device.services)
+        text = unit(wanted, device.prefix, device.user, request.name, request.sha256)
+        sign_of_life = health(wanted, device.prefix, request.name, request.sha256)
+    runs = any(found.sha256 == unit_sha256(text) and (found.is_active or not request.service) for found in device.services)
     commits = installs or copies or signs or device.is_unfinished or (wanted is not None and not runs)
     if commits:
         _check_space(device, request, installs)
-    return Plan(python, environment, extras, installs, copies, signs, commits, wanted, unit, health, removes)
+    return Plan(python, environment, extras, installs, copies, signs, commits, wanted, text, sign_of_life, removes)
 
 
 def environment_name(wheel_sha256: str, python: Python, extras: frozenset[str]) -> str:
@@ -173,7 +172,7 @@ def environment_name(wheel_sha256: str, python: Python, extras: frozenset[str]) 
     return hashlib.sha256(repr((wheel_sha256, python.release, python.path, sorted(extras))).encode()).hexdigest()[:16]
 
 
-def _service(device: Device, request: Request) -> tuple[Wanted | None, service.Service | None]:
+def _service(device: Device, request: Request) -> tuple[Wanted | None, Service | None]:
     """The service that a model is to have, and the one that it is to lose.
 
     Raises:
@@ -184,7 +183,7 @@ def _service(device: Device, request: Request) -> tuple[Wanted | None, service.S
         return None, found
     wanted = request.service
     if wanted is None:
-        return (None if found is None else Wanted(found.kind, found.scope, found.port or service.DEFAULT_PORT)), None
+        return (None if found is None else Wanted(found.kind, found.scope, found.port or DEFAULT_PORT)), None
     if found and (found.kind, found.scope) != (wanted.kind, wanted.scope):
         raise CharedgeError(
             f"{request.name} has the {found.scope} service {found.kind} there: remove it first, with `service` none, "

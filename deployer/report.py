@@ -14,6 +14,7 @@ from typing import Any
 from ..runtime.errors import CharedgeError
 from .ssh import Target
 
+PACKAGE = __name__.partition(".")[0]
 CHARACTERS = 500
 """That `charedge bench` generates for each figure."""
 
@@ -76,7 +77,7 @@ def measure_here(model: Path, nats_per_character: float) -> Measured:
     command = [
         sys.executable,
         "-m",
-        __package__.partition(".")[0],
+        PACKAGE,
         "bench",
         str(model.resolve()),
         "--json",

@@ -91,7 +91,7 @@ def main() -> int:
                 (other,) = [model for model in models if sha256(model) != sha256(device.models / NAME)]
                 at = int((number + draw.random()) * whole / options.cuts)
                 cutter.after(at)
-                result = deploy("cut", other)
+                result = deploy("cut", other, "--offline")
                 wait_for_scripts(device)
                 found = problems(device, models, port)
                 complete += result.returncode == 0
@@ -101,7 +101,7 @@ def main() -> int:
                 if found:
                     print(result.stderr)
             cutter.after(sys.maxsize)
-            result = deploy("cut", models[0])
+            result = deploy("cut", models[0], "--offline")
             if result.returncode or sha256(device.models / NAME) != sha256(models[0]):
                 print(f"the last deployment, which was not cut, fails: {result.stderr}")
                 failed += 1
