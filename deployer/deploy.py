@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..runtime.errors import CharedgeError, InvalidOption
 from ..runtime.model_file import read_model_file
@@ -236,7 +237,7 @@ def _deploy(connection: Connection, model: LocalModel, options: Options, progres
             progress(Report("deploy", message=f"remove the service charedge-{decided.removes.kind}"))
             held.run("service+retire", decided.removes.kind, decided.removes.scope)
         progress(Report("deploy", message="measure its speed"))
-        there = measured_from(json.loads(held.run("measure", model.name, CHARACTERS)), nats)
+        there = measured_from(_json_in(held.run("measure", model.name, CHARACTERS)), nats)
         here = model.measured()
         _keep(held, model, {"sha256": model.sha256, "wheel": own.sha256, "there": asdict(there), "here": asdict(here)})
     return replace(result, there=there, here=here, warnings=warnings)
@@ -290,6 +291,11 @@ def _commit(
     return float(json.loads(lines["verified"])["nats_per_character"]), warnings
 
 
+def _json_in(output: str) -> dict[str, Any]:
+    """The JSON object that a command printed, after whatever the login shell of the device prints when it starts."""
+    return json.loads(output[output.index("{") :])
+
+
 def _keep(held: Hold, model: LocalModel, figures: dict[str, object]) -> None:
     """Keep the figures on the device for the next run, which then need not measure."""
     _push_text(held, json.dumps(figures), f"models/{model.name}.json")
@@ -327,7 +333,7 @@ def _roll_back(connection: Connection, name: str, options: Options, progress: Pr
     with hold(connection, device) as held:
         progress(Report("deploy", message=done))
         nats, warnings = _commit(held, name, "previous", device.environment.name, wanted, text, sign_of_life)
-        there = measured_from(json.loads(held.run("measure", name, CHARACTERS)), nats)
+        there = measured_from(_json_in(held.run("measure", name, CHARACTERS)), nats)
     return replace(result, there=there, warnings=warnings)
 
 

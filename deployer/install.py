@@ -28,7 +28,7 @@ def wheels_to_carry(connection: Connection, device: Device, plan: Plan, own: Own
         CharedgeError: they cannot be fetched here.
     """
     python = plan.python
-    if not offline and python.has_pip and connection.run("network", python.path).strip() == "1":
+    if not offline and python.has_pip and connection.run("network", python.path).strip().endswith("1"):
         return None
     assert device.glibc is not None  # the plan has checked it
     system = System(device.machine, device.glibc, python.version, device.machine == "armv7l", python.has_pip)

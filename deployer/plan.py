@@ -74,8 +74,9 @@ def choose_python(device: Device, request: Request) -> Python:
     published = {name: WHEELS[name] for name in ("ai-edge-litert", "tflite-runtime") if device.machine in WHEELS[name].machines}
     usable = {name: wheels for name, wheels in published.items() if name in request.interpreters}
     if not usable:
+        needed = " or ".join(sorted(request.interpreters & set(WHEELS)))
         raise CharedgeError(
-            f"{request.name} needs {' or '.join(sorted(request.interpreters))}, which has no wheels for {device.machine}: "
+            f"{request.name} needs {needed}, which has no wheels for {device.machine}: "
             "use a 64-bit system, or convert the run with `quantization` int8."
         )
     interpreter = "ai-edge-litert" if "ai-edge-litert" in published else "tflite-runtime"

@@ -202,9 +202,9 @@ def connect(target: Target, interactive: bool = True) -> Iterator[Connection]:
 
 
 def _read_ready(master: subprocess.Popen[bytes]) -> bytes:
-    """The line that a master prints when it is connected; nothing if it cannot connect."""
+    """Wait until a master is connected, and return what it prints then; nothing if it cannot connect."""
     assert master.stdout is not None
-    return master.stdout.readline()
+    return next((line for line in master.stdout if line == READY), b"")  # a shell's start may print something before it
 
 
 def sha256_of(file: Path) -> str:

@@ -19,7 +19,7 @@ keep() {
 
 # Moves a file and its signature, which may be missing: move FILE PLACE
 move() {
-    [ ! -f "$1" ] || mv -f "$1" "$2"
+    mv -f "$1" "$2" || return 1
     if [ -f "$1.sig" ]; then mv -f "$1.sig" "$2.sig"; else rm -f "$2.sig"; fi
 }
 
@@ -55,30 +55,34 @@ trap '' HUP INT TERM PIPE
 environment=$(readlink "$link" 2>/dev/null)
 [ -z "$kind" ] || before=$(cat "$(unit_place)" 2>/dev/null)
 if [ "$4" != same ]; then
-    keep "$model" "$model.old"
-    keep "$model.sig" "$model.old.sig"
+    keep "$model" "$model.old" && keep "$model.sig" "$model.old.sig" || fail "$model cannot be kept: free some space"
 fi
 flush
-move "$model.part" "$model"
-point "venvs/$5" || fail "$link cannot be written"
-flush
 
-if [ -n "$kind" ]; then
-    mkdir -p "$1/sessions"
-    if ! { write_unit "$text" && restart 90; }; then
-        why=$(last_words)
-        if [ -f "$model.old" ]; then
-            move "$model.old" "$model"
-            now='the model from before is in its place again'
-        else
-            now='the model is in its place, without a service'
-        fi
-        [ -z "$environment" ] || point "$environment"
+# Puts back what was there before
+go_back() {
+    now='the model is in its place, without a service'
+    if [ -f "$model.old" ]; then
+        move "$model.old" "$model"
+        now='the model from before is in its place again'
+    fi
+    [ -z "$environment" ] || point "$environment"
+    if [ -n "$kind" ]; then
+        health='' # of the new one
         write_unit "$before"
         [ -z "$before" ] || restart 90 || now="$now, but the service from before does not work either"
-        flush
-        fail "the service does not work (${why:-it says nothing}): $now" 5
     fi
+    flush
+}
+
+if ! { point "venvs/$5" && move "$model.part" "$model" && flush; }; then
+    go_back
+    fail "$model cannot be written: $now"
+fi
+if [ -n "$kind" ] && ! { mkdir -p "$1/sessions" && write_unit "$text" && restart 90; }; then
+    why=$(last_words)
+    go_back
+    fail "the service does not work (${why:-it says nothing}): $now" 5
 fi
 
 [ ! -f "$model.old" ] || move "$model.old" "$kept"

@@ -20,5 +20,8 @@ until mkdir "$lock" 2>/dev/null; do
         fail "$holder is deploying to $1: wait until it is done; a lock that was left over is free after $STALE_MINUTES minutes"
     fi
 done
-printf '%s\n' "$2" >"$lock/holder"
+printf '%s\n' "$2" >"$lock/holder" || {
+    rm -rf "$lock"
+    fail "$lock cannot be written: free some space, or choose another folder"
+}
 hold "$1" "$2"

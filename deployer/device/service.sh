@@ -1,5 +1,5 @@
 # The systemd service of a model. The script behind this one sets `kind` (serve or ticker, or nothing), `scope` (user or system),
-# `unit` (its file name), `health` (an address that answers, or a file that is written, when the service works), `python` and `folder`.
+# `unit` (its file name), `health` (an address that answers or a file that is written when the service works; nothing if it need only run), `python` and `folder`.
 # systemctl, of the user or of the system
 control() {
     if [ "$scope" = user ]; then
@@ -38,6 +38,7 @@ write_unit() {
 works() {
     [ "$(control is-active "$unit" 2>/dev/null)" = active ] || return 1
     case $health in
+    '') return 0 ;;
     http://*) "$python" -c 'import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=5)' "$health" 2>/dev/null ;;
     *) [ -n "$(find "$health" -newer "$folder/.started" 2>/dev/null)" ] ;;
     esac

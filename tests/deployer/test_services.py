@@ -85,6 +85,11 @@ def test_a_ticker_follows_and_a_rollback_restarts_it_with_its_own_session(instal
     place = device.home / PLACE / "charedge-ticker.service"
     before = place.read_text()
     assert f"{NAME.removesuffix('.tflite')}-{sha256(installed.old)[:12]}.session" in before
+    device.refuse(installed.new)
+    failed = deploy(installed.new)
+    assert failed.stderr.endswith("(this model is refused): the model from before is in its place again.\n")
+    assert place.read_text() == before
+    device.refuse()
     assert deploy(installed.new).status == 0
     assert sha256(installed.new)[:12] in place.read_text()
     assert deploy(NAME, "--rollback").status == 0
