@@ -25,6 +25,7 @@ from ..runtime.errors import CharedgeError, InvalidOption
 CONNECT_SECONDS = 15
 ALIVE_SECONDS, ALIVE_COUNT = 10, 3
 """A connection whose other end is silent for 30 seconds is given up."""
+END_SECONDS = 0.5
 SSH_FAILED = 255
 """The exit status of ssh itself; scripts of ours end with others."""
 READY = b"ready\n"
@@ -197,14 +198,23 @@ def connect(target: Target, interactive: bool = True) -> Iterator[Connection]:
                 raise CannotConnect(f"{_why_not(target, errors.read_text('utf-8', 'backslashreplace'))}.")
             yield Connection(target, socket)
         finally:
-            master.terminate()
-            master.communicate()
+            _end(master)
 
 
 def _read_ready(master: subprocess.Popen[bytes]) -> bytes:
     """Wait until a master is connected, and return what it prints then; nothing if it cannot connect."""
     assert master.stdout is not None
     return next((line for line in master.stdout if line == READY), b"")  # a shell's start may print something before it
+
+
+def _end(master: subprocess.Popen[bytes]) -> None:
+    """End a master. It may miss a signal that comes just before it waits for its server, and then waits for seconds."""
+    with master:
+        master.terminate()
+        try:
+            master.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            master.kill()
 
 
 def sha256_of(file: Path) -> str:

@@ -17,9 +17,9 @@ keep() {
     [ ! -f "$1" ] || ln "$1" "$2" 2>/dev/null || cp -p "$1" "$2"
 }
 
-# Moves a file and its signature, which may be missing: move FILE PLACE
+# Moves a file, unless it is in its place already, and its signature, which may be missing: move FILE PLACE
 move() {
-    mv -f "$1" "$2" || return 1
+    [ ! -f "$1" ] || mv -f "$1" "$2" || return 1
     if [ -f "$1.sig" ]; then mv -f "$1.sig" "$2.sig"; else rm -f "$2.sig"; fi
 }
 
@@ -28,23 +28,24 @@ point() {
     ln -sfn "$1" "$link.part" && "$python" -c 'import os, sys; os.replace(*sys.argv[1:])' "$link.part" "$link"
 }
 
-# The new file, as MODEL.part, and its signature, as MODEL.part.sig
-[ "${11}" = 1 ] || rm -f "$model.part.sig"
+# The file to verify, and its signature, as MODEL.part.sig
+part=$model.part
+[ "${11}" = 1 ] || rm -f "$part.sig"
 case $4 in
 same)
-    keep "$model" "$model.part"
+    part=$model
     [ -f "$model.part.sig" ] || keep "$model.sig" "$model.part.sig"
     ;;
 previous)
     [ -f "$kept" ] || fail "there is no previous $3: nothing to go back to"
-    keep "$kept" "$model.part"
-    keep "$kept.sig" "$model.part.sig"
+    keep "$kept" "$part"
+    keep "$kept.sig" "$part.sig"
     ;;
 esac
 if [ -n "$signers" ]; then
-    verified=$("$python" -m charedge verify "$model.part" --json --allowed-signers "$signers")
+    verified=$("$python" -m charedge verify "$part" --json --allowed-signers "$signers" --signature "$model.part.sig")
 else
-    verified=$("$python" -m charedge verify "$model.part" --json)
+    verified=$("$python" -m charedge verify "$part" --json)
 fi || {
     rm -f "$model.part" "$model.part.sig"
     exit 4
@@ -68,8 +69,9 @@ go_back() {
     fi
     [ -z "$environment" ] || point "$environment"
     if [ -n "$kind" ]; then
-        health='' # of the new one
         write_unit "$before"
+        port=$(printf '%s\n' "$before" | sed -n 's/^ExecStart=.* --port \([0-9]*\)$/\1/p')
+        health=${port:+http://127.0.0.1:$port/health} # of the service from before; its session is not known here
         [ -z "$before" ] || restart 90 || now="$now, but the service from before does not work either"
     fi
     flush
@@ -85,7 +87,11 @@ if [ -n "$kind" ] && ! { mkdir -p "$1/sessions" && write_unit "$text" && restart
     fail "the service does not work (${why:-it says nothing}): $now" 5
 fi
 
-[ ! -f "$model.old" ] || move "$model.old" "$kept"
+if cmp -s "$model.old" "$model"; then
+    rm -f "$model.old" "$model.old.sig" # a power cut came before the rename
+elif [ -f "$model.old" ]; then
+    move "$model.old" "$kept"
+fi
 for other in "$1"/venvs/*; do
     [ "$other" = "$1/venvs/$5" ] || rm -rf "$other"
 done

@@ -1,5 +1,7 @@
 # The systemd service of a model. The script behind this one sets `kind` (serve or ticker, or nothing), `scope` (user or system),
-# `unit` (its file name), `health` (an address that answers or a file that is written when the service works; nothing if it need only run), `python` and `folder`.
+# `unit` (its file name), `health` (an address that answers or a file that is written when the service works, or nothing if running is
+# enough), `python` and `folder`.
+
 # systemctl, of the user or of the system
 control() {
     if [ "$scope" = user ]; then

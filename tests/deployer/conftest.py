@@ -6,7 +6,8 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
-from ssh_device import SSH, SSHD, Cutter, SshDevice, make_stub_wheels, workstation_environment
+from charedge.deployer.report import measure_here
+from ssh_device import SSH, SSHD, Cutter, SshDevice, make_stub_wheels, sha256, workstation_environment
 
 
 @pytest.fixture(scope="session")
@@ -25,12 +26,26 @@ def ssh_device(tmp_path_factory):
     device.stop()
 
 
+@pytest.fixture(scope="session")
+def figures():
+    """What was measured of each model on this machine, so that this takes its time once."""
+    return {}
+
+
 @pytest.fixture(autouse=True)
-def workstation(monkeypatch, tmp_path_factory, request):
+def workstation(monkeypatch, request, figures):
     """This machine: its ssh knows the device, and its pip has the stub wheels and no index."""
     if "ssh_device" not in request.fixturenames:
         return
     device, stubs = request.getfixturevalue("ssh_device"), request.getfixturevalue("stub_wheels")
+
+    def measure_once(path, nats):
+        key = sha256(path)
+        if key not in figures:
+            figures[key] = measure_here(path, nats)
+        return figures[key]
+
+    monkeypatch.setattr("charedge.deployer.deploy.measure_here", measure_once)
     for name, value in workstation_environment(device, stubs).items():
         monkeypatch.setenv(name, value)
 
