@@ -61,4 +61,3 @@ def build_page(file: ModelFile, output: Path) -> bytes:
             "allowed; choose `quantization` int8, or train fewer units."
         )
     return page
-
