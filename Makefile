@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: demo test test-browser test-metadata test-devices test-gpu test-runtime wheels check bench bench-adaptation bench-server bench-runtime bench-training bench-profiles bench-growth bench-browser pictures
-.PHONY: models quijote docs fuzz kills power-cuts soak clean
+.PHONY: models quijote docs fuzz kills power-cuts soak lm-eval clean
 
 demo: .venv/installed
 	$(BIN)/charedge demo
@@ -110,6 +110,10 @@ power-cuts: .venv/installed
 soak: .venv/installed
 	$(BIN)/python tests/soak.py --seconds $(or $(SECONDS),600) --seed $(or $(SEED),1)
 
+# EleutherAI's lm-evaluation-harness measures a server; its perplexity must be that of `charedge score`.
+lm-eval: .venv/installed .venv-lm-eval/installed
+	$(BIN)/python tests/lm_evaluation.py .venv-lm-eval/bin/lm_eval
+
 # The workstation: TensorFlow, LiteRT and the tools.
 .venv/installed: pyproject.toml setup.py
 	@echo 'installing TensorFlow and the tools into .venv: 2.8 GB, some minutes in which pip prints nothing'
@@ -147,6 +151,11 @@ soak: .venv/installed
 	.venv-support/bin/pip install --quiet 'tflite-support==0.4.4' 'protobuf<4' 'numpy<2'
 	touch $@
 
+.venv-lm-eval/installed: Makefile
+	$(PYTHON) -m venv .venv-lm-eval
+	.venv-lm-eval/bin/pip install --quiet 'lm-eval[api]==0.4.13' 'transformers>=4.50'
+	touch $@
+
 # The other runtimes that the benchmarks compare with charedge.
 .venv-peers/installed: pyproject.toml benchmarks/peers-requirements.txt
 	$(PYTHON) -m venv .venv-peers
@@ -154,4 +163,4 @@ soak: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv .venv-runtime .venv-tflite .venv-support .venv-peers build dist *.egg-info
+	rm -rf .venv .venv-runtime .venv-tflite .venv-support .venv-peers .venv-lm-eval build dist *.egg-info

@@ -144,7 +144,7 @@ def _start_seconds(model: Path) -> float:
 
 
 def _prompt(seed: int) -> str:
-    return f"Text {seed}: "
+    return f"Text {chr(ord('a') + seed % 26)}: "
 
 
 def _require_all_equal(model: Model, received: list[Received], characters: int, seeds: range) -> None:

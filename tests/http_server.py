@@ -7,6 +7,7 @@ import http.client
 import json
 import threading
 from contextlib import contextmanager
+from typing import Any
 
 
 class Reply:
@@ -36,7 +37,15 @@ class Reply:
 
 
 class Client:
-    """Requests to a server; each has a connection of its own."""
+    """Requests to a server; each has a connection of its own.
+
+    Attributes:
+        service: of a server in this process.
+        server: of a server in another process, that process.
+    """
+
+    service: Any = None
+    server: Any = None
 
     def __init__(self, port, headers=None):
         self.port, self.headers = port, headers or {}

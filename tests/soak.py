@@ -22,6 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from urllib.request import urlopen
 
 MOST_GROWTH = 5 * 10**6
 WARM_UP = 0.2
@@ -188,12 +189,12 @@ def _free_port() -> int:
         return one.getsockname()[1]
 
 
-def _wait_until_it_listens(process: subprocess.Popen[bytes], port: int) -> None:
+def _wait_until_it_is_ready(process: subprocess.Popen[bytes], port: int) -> None:
     while process.poll() is None:
         try:
-            socket.create_connection(("127.0.0.1", port)).close()
-            return
-        except ConnectionError:
+            with urlopen(f"http://127.0.0.1:{port}/health"):
+                return
+        except OSError:  # it does not listen yet, or its model is being loaded
             time.sleep(0.02)
     sys.exit(f"the server ended with status {process.returncode}")
 
@@ -207,10 +208,11 @@ def main() -> None:
     options = parser.parse_args()
     port = _free_port()
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+b") as log:
-        command = ["serve", options.model, "--port", str(port), "--sessions", folder, "--max-prompt", str(MAX_PROMPT)]
+        limits = ["--max-prompt", str(MAX_PROMPT), "--max-body", str(4 * MAX_PROMPT)]
+        command = ["serve", options.model, "--port", str(port), "--sessions", folder, *limits]
         process = subprocess.Popen([sys.executable, "-m", "charedge", *command], stderr=log)
         try:
-            _wait_until_it_listens(process, port)
+            _wait_until_it_is_ready(process, port)
             growth, counts = asyncio.run(load(port, process.pid, options.seconds, options.clients, options.seed))
         except Failed as error:
             process.kill()

@@ -64,7 +64,7 @@ class Model(NamedTuple):
 MODELS = {
     "base": Model("shakespeare", [{"preset": "base"}], 3, SHAKESPEARE),
     "shakespeare": Model("shakespeare", [{"preset": "large"}], 2, SHAKESPEARE),
-    "shakespeare-tiny": Model("shakespeare", [{"preset": "small", "units": 172, "epochs": 45}], 2, SHAKESPEARE),
+    "shakespeare-tiny": Model("shakespeare", [{"preset": "small", "units": 172, "epochs": 32}], 2, SHAKESPEARE),
     "quijote": Model("quijote.txt", [{"preset": "base"}], 2, QUIJOTE),
 }
 

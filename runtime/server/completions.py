@@ -222,7 +222,7 @@ class _OpenText:
 
 
 async def _save(texts: Texts, session: OpenSession | None) -> None:
-    """Save the session after the only text.
+    """Save the session after the only text, and unlock it: the client may continue it as soon as it has the answer.
 
     Raises:
         ApiError: it cannot be written.
@@ -232,6 +232,7 @@ async def _save(texts: Texts, session: OpenSession | None) -> None:
     saved = texts.only().saved()
     if saved is not None:
         await asyncio.to_thread(session.save, saved)
+    session.close()
 
 
 async def _send_part(send: Send, data: bytes, more: bool = True) -> None:

@@ -55,15 +55,10 @@ def serve(
         Interrupted: another signal than SIGTERM ended it.
     """
     names_of(paths)
-    folder = settings.sessions
-    if folder is not None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CharedgeError(f"`sessions` {folder} cannot be made a folder ({error.strerror}): give another one.") from None
+    service = Service(settings)
     sys.setswitchinterval(SWITCH_SECONDS)
     with listening_socket(settings) as listener:
-        server = Server(Service(settings), lambda: load_models(paths, settings, threads, interpreter))
+        server = Server(service, lambda: load_models(paths, settings, threads, interpreter))
         announce(_address(listener))
         asyncio.run(server.serve([listener]))
     if server.error is not None:

@@ -34,10 +34,17 @@ class SessionStore:
     def __init__(self, folder: Path, most: int, days: float) -> None:
         """
         Args:
-            folder: exists, and is used for nothing else.
+            folder: used for nothing else; made if it is missing.
             most: maximum number of sessions.
             days: sessions that were not used for this number of days are deleted.
+
+        Raises:
+            CharedgeError: it cannot be made.
         """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CharedgeError(f"`sessions` {folder} cannot be made a folder ({error.strerror}): give another one.") from None
         self._folder, self._most, self._seconds = folder, most, days * DAY_SECONDS
         self._mutex = threading.Lock()
         self._new: set[str] = set()  # that are written for the first time, and have no file yet

@@ -25,7 +25,8 @@ def process(*arguments, **environment):
     try:
         lines = [server.stderr.readline().decode() for _ in range(2)]
         assert "the models are loaded" in lines[1], lines
-        client = Client(int(re.fullmatch(r"charedge: listening on http://.*:(\d+)/\n", lines[0])[1]))
+        assert re.fullmatch(r"charedge: listening on http://[\d.]+:\d+/\n", lines[0])
+        client = Client(int(lines[0].rstrip("/\n").rpartition(":")[2]))
         client.server = server
         yield client
     finally:
