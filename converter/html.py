@@ -1,22 +1,21 @@
 """A model file as a web page: one HTML file that carries the model, and runs it in JavaScript without any network.
 
-The parts of the page are in the folder `page`. `index.html` names the others as `{{page.css}}`, and what depends on the model as
-`{{name}}`.
+The scripts in the folder `page` read the model file and run it; what the page looks like is in `runtime/page`.
 """
 
 from __future__ import annotations
 
 import base64
 import html
-import re
 from pathlib import Path
 
 from ..runtime.errors import CharedgeError, InvalidOption
 from ..runtime.model_file import ModelFile
 from ..runtime.text import harmless
+from ..runtime.web_page import build_web_page
 
 PARTS = Path(__file__).parent / "page"
-SLOT = re.compile(r"\{\{([a-z_.]+)\}\}")
+SCRIPTS = ("engine.js", "model_file.js", "step.js", "sampling.js", "worker.js")
 PAGE_QUANTIZATIONS = ("float32", "float16", "int8", "int8-static")
 """What the page's JavaScript can read."""
 MAX_PAGE_BYTES = 32_000_000
@@ -46,21 +45,19 @@ def build_page(file: ModelFile, output: Path) -> bytes:
         CharedgeError: the page would be larger than `MAX_PAGE_BYTES`.
     """
     data, manifest = file.to_bytes(), file.manifest
+    name = html.escape(harmless(manifest.name))
     values = {
-        "name": html.escape(harmless(manifest.name)),
+        "title": f"{name}: a character model",
+        "name": name,
         "generator": html.escape(manifest.created_by),
-        "cell": f"{manifest.cell.upper()} of {manifest.layers} &times; {manifest.units:,} units",
         "bytes": str(len(data)),
         "model": base64.b64encode(data).decode(),
+        **{part: (PARTS / part).read_text(encoding="utf-8").rstrip("\n") for part in SCRIPTS},
     }
-    page = SLOT.sub(lambda slot: values.get(slot[1]) or _part(slot[1]), _part("index.html")).encode()
+    page = build_web_page("file", values).html.encode()
     if len(page) > MAX_PAGE_BYTES:
         raise CharedgeError(
             f"{output} was not written: the page would have {len(page) / 1e6:.1f} MB, and {MAX_PAGE_BYTES / 1e6:.0f} MB are "
             "allowed; choose `quantization` int8, or train fewer units."
         )
     return page
-
-
-def _part(name: str) -> str:
-    return (PARTS / name).read_text(encoding="utf-8").rstrip("\n")

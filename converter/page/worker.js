@@ -46,32 +46,38 @@ function encode(text) {
   return { ids: read.map(file.idOf), characters: read, unknown: Array.from(strangers), skipped: characters.length - read.length };
 }
 
+/** The same of a text that somebody gave, who is told of unknown characters. */
+function encodeGiven(text) {
+  const { unknown, skipped, ...given } = encode(text);
+  if (unknown.length) postMessage({ type: "unknown", unknown, skipped });
+  return given;
+}
+
 /** Continue a prompt; without one the model begins from its start text, which is not shown. */
-async function write({ prompt, temperature, topP, seed, length }) {
-  const { ids, characters, unknown } = encode(prompt);
-  postMessage({ type: "started", prompt: characters.join(""), unknown, handling: file.manifest.unknown });
+async function write({ prompt, temperature, top_p, seed, max_tokens }) {
+  const { ids, characters } = encodeGiven(prompt);
   const random = randomFrom(seed);
   const fed = ids.length ? ids : encode(file.manifest.start_text).ids;
   let last;
   step.reset();
-  await inSlices(fed.length + length - 1, (i) => {
-    const logits = step.advance(i < fed.length ? fed[i] : last);
-    if (i < fed.length - 1) return null;
-    last = draw(weightsOf(logits, temperature, topP), random);
-    return report(file.tokens[last], last, natsOf(logits));
+  await inSlices(fed.length + max_tokens, (i) => {
+    const logits = i > 0 ? step.advance(last) : null;
+    last = i < fed.length ? fed[i] : draw(weightsOf(logits, temperature, top_p), random);
+    if (i < fed.length) return i < ids.length ? report(characters[i], last, logits && natsOf(logits), true) : null;
+    return report(file.tokens[last], last, natsOf(logits), false);
   });
 }
 
 /** Score a text: the nats of each character after the first, the state carried from zeros. */
-async function score({ text }) {
-  const { ids, characters, unknown, skipped } = encode(text);
-  postMessage({ type: "started", prompt: characters[0] ?? "", unknown, handling: file.manifest.unknown, skipped });
+async function score({ sample }) {
+  const { ids, characters } = encodeGiven(sample);
   step.reset();
-  await inSlices(ids.length - 1, (i) => report(characters[i + 1], ids[i + 1], natsOf(step.advance(ids[i]))));
+  await inSlices(ids.length, (i) => report(characters[i], ids[i], i > 0 ? natsOf(step.advance(ids[i - 1])) : null, i === 0));
 }
 
-/** A character, its cost, and what the model expected in its place. */
-function report(character, id, nats) {
+/** A character, its cost, what the model expected in its place (without `nats` nothing), and whether it is of the prompt. */
+function report(character, id, nats, given) {
+  if (!nats) return { character, nats: null, expected: [], given };
   const expected = [];
   for (let i = 0; i < nats.length; i++) {
     if (expected.length === EXPECTED && nats[i] >= nats[expected[EXPECTED - 1]]) continue;
@@ -80,7 +86,7 @@ function report(character, id, nats) {
     expected.splice(place, 0, i);
     expected.length = Math.min(expected.length, EXPECTED);
   }
-  return { character, nats: nats[id], expected: expected.map((i) => [file.tokens[i], nats[i]]) };
+  return { character, nats: nats[id], expected: expected.map((i) => [file.tokens[i], nats[i]]), given };
 }
 
 /** Call `work(i)` for each i below `count`, and post what it reports slice by slice, until another job begins. */

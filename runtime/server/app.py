@@ -20,7 +20,7 @@ from .body import read_body, read_json_body
 from .completions import CompletionAnswer
 from .errors import ApiError, as_api_error
 from .openapi import describe_api
-from .page import page
+from .page import page, policy
 from .protocol import FORK_FIELDS, Completion, completion_fields, read_fields, score_fields
 from .record import LEFT, Recorded, record_of
 from .replies import error_response, json_response
@@ -50,8 +50,8 @@ def create_app(service: Service) -> ASGIApp:
 
 async def show_page(request: Request) -> Response:
     """The page at `/`."""
-    headers = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"}
-    return Response(page(), headers={**headers, "Cache-Control": "no-cache"}, media_type="text/html")
+    headers = {"Content-Security-Policy": policy(), "Cache-Control": "no-cache", "Referrer-Policy": "no-referrer"}
+    return Response(page(), headers=headers, media_type="text/html")
 
 
 async def show_health(request: Request) -> Response:

@@ -80,9 +80,9 @@ def run(page, **fields):
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_role("button", name="Start")).to_be_enabled()
     return SimpleNamespace(
-        text=page.locator("#plain").text_content(),
-        given=page.locator("#given").text_content(),
-        characters=page.locator("#characters span + span").all_text_contents(),
+        text=page.locator(".plain").text_content(),
+        given="".join(page.locator(".characters .given").all_text_contents()),
+        characters=page.locator(".characters span:not(.given)").all_text_contents(),
         status=page.locator("#status").text_content(),
         note=page.locator("#note").text_content(),
     )
