@@ -135,8 +135,8 @@ def test_each_character_has_the_surprise_that_numpy_computes(models, visit):
         np.testing.assert_allclose([float(title.split()[-2]) for title in titles[1:]], nats, atol=0.0051)
         levels = spans.evaluate_all("spans => spans.map((span) => Number(span.className.match(/s([0-4])/)[1]))")
         assert levels[1:] == np.searchsorted([1, 2, 3, 5], nats, side="right").tolist()
-        mean = re.search(r"; ([\d.]+) nats per character; ", result.status)
-        assert float(mean[1]) == pytest.approx(nats[5:].mean(), abs=1e-4)
+        (mean,) = re.findall(r"; ([\d.]+) nats per character; ", result.status)
+        assert float(mean) == pytest.approx(nats[5:].mean(), abs=1e-4)
         page.locator(".text").press("End")
         best = np.argsort(-logits[-1])[:3]
         probabilities = np.exp(reference.log_softmax(logits)[-1, best])
@@ -306,7 +306,7 @@ def test_a_server_that_goes_away_in_the_middle_of_a_text_and_comes_back(model, v
         server = start("serve", model.path, "--port", port)
         lines = [server.stderr.readline().decode() for _ in range(2)]
         assert "the models are loaded" in lines[1], lines
-        server.port = int(re.search(r":(\d+)/", lines[0])[1])
+        server.port = int(lines[0].rstrip("/\n").rpartition(":")[2])
         return server
 
     server = serve(0)
