@@ -45,6 +45,7 @@ class Client:
     """
 
     service: Any = None
+    page: Any = None
     server: Any = None
 
     def __init__(self, port, headers=None):
