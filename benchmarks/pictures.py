@@ -71,7 +71,7 @@ def draw_quality(axes: Axes, theme: Theme, files: Rows) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
     axes.margins(x=0.12, y=0.22)
-    add_legend(axes, theme, "upper right")
+    add_legend(axes, theme, "center right")
 
 
 def label_model(axes: Axes, theme: Theme, name: str, points: Rows) -> None:
