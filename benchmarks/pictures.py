@@ -112,7 +112,7 @@ def draw_speed(axes: Axes, theme: Theme, sizes: Rows, processor: str) -> None:
     add_legend(axes, theme, "upper left")
 
 
-def add_legend(axes: Axes, theme: Theme, corner: Literal["upper left", "upper right", "lower left", "lower right"]) -> None:
+def add_legend(axes: Axes, theme: Theme, corner: Literal["upper left", "center right"]) -> None:
     axes.legend(loc=corner, fontsize=9, frameon=False, labelcolor=theme.ink)
 
 
