@@ -125,13 +125,13 @@ class Server(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             heeded = []
         for number in heeded:
-            loop.add_signal_handler(number, self._stop, number)
+            loop.add_signal_handler(number, self.stop, number)
         yield
         for number in heeded:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)  # the process is about to end: another one would only change its status
 
-    def _stop(self, number: int) -> None:
+    def stop(self, number: int) -> None:
         """Begin to stop; the second signal ends the texts at once."""
         if self.signal is not None:
             self._at_once = number != HANGUP  # a closed connection sends several
