@@ -43,7 +43,7 @@ def test_the_session_in_the_readme_runs(charedge):
     line, shown = re.findall(r"```console\n\$ charedge (.*?)\n(.*?)```", readme, re.DOTALL)[0]
     result = charedge(*shlex.split(line))
     assert (result.status, result.stderr) == (0, "")
-    assert len(result.stdout) == len("ROMEO:") + 220
+    assert len(result.stdout) == len("ROMEO:") + 206
     assert result.stdout[:15] == shown[:15]
 
 
