@@ -44,7 +44,7 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	rm -rf build/package
-	for folder in charedge charedge/runtime charedge/runtime/server charedge/trainer charedge/converter; do \
+	for folder in charedge charedge/runtime charedge/runtime/server charedge/trainer charedge/converter charedge/deployer; do \
 		mkdir -p build/package/$$folder && ln -s $(CURDIR)/$${folder#charedge/}/*.py build/package/$$folder/ || exit 1; done
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .converter.c_array import CArray
     from .converter.convert import Conversion, convert, convert_all
     from .converter.exports import Page, export_c_array, export_html, export_saved_model
+    from .deployer.api import deploy
+    from .deployer.report import Deployment
     from .runtime.errors import CharedgeError, InvalidOption
     from .runtime.model import Model, UnknownCharacters, load
     from .runtime.progress import Report
@@ -34,6 +36,7 @@ _HOMES = {
     "CArray": "converter.c_array",
     "CharedgeError": "runtime.errors",
     "Conversion": "converter.convert",
+    "Deployment": "deployer.report",
     "Evaluation": "trainer.api",
     "InvalidOption": "runtime.errors",
     "Model": "runtime.model",
@@ -45,6 +48,7 @@ _HOMES = {
     "UnknownCharacters": "runtime.model",
     "convert": "converter.convert",
     "convert_all": "converter.convert",
+    "deploy": "deployer.api",
     "evaluate": "trainer.api",
     "export_c_array": "converter.exports",
     "export_html": "converter.exports",
@@ -58,6 +62,7 @@ __all__ = [
     "CArray",
     "CharedgeError",
     "Conversion",
+    "Deployment",
     "Evaluation",
     "InvalidOption",
     "Model",
@@ -70,6 +75,7 @@ __all__ = [
     "__version__",
     "convert",
     "convert_all",
+    "deploy",
     "evaluate",
     "export_c_array",
     "export_html",

@@ -22,11 +22,12 @@ MODULES = {
     "demo": "demo_cli",
     **dict.fromkeys(("generate", "score", "info", "verify", "bench"), "runtime.cli"),
     "serve": "runtime.server.cli",
+    "deploy": "deployer.cli",
 }
 """The module of each command, in the order of `charedge --help`."""
 FIELD = re.compile(r"`([a-z][a-z0-9_]*)`")
 """An argument of the Python API, as messages name it."""
-POSITIONAL = {"corpus": "CORPUS", "run": "RUN", "model": "MODEL", "file": "FILE"}
+POSITIONAL = {"corpus": "CORPUS", "run": "RUN", "model": "MODEL", "file": "FILE", "target": "TARGET"}
 """Arguments that are positional on the command line."""
 RENAMED = {"banned": "ban", "teachers": "teacher", "folder": "all"}
 """Arguments whose options have another name."""

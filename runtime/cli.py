@@ -376,13 +376,31 @@ def _plain(value: Any) -> str:
 
 
 @app.command()
-def verify(model: MODEL, threads: THREADS = 1, interpreter: INTERPRETER = None, as_json: JSON = False) -> None:
+def verify(
+    model: MODEL,
+    allowed_signers: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Refuse MODEL unless a signer in FILE (ssh-keygen(1)) has signed it.  [default: none]"),
+    ] = None,
+    signature: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Signature for --allowed-signers.  [default: MODEL.sig]")
+    ] = None,
+    threads: THREADS = 1,
+    interpreter: INTERPRETER = None,
+    as_json: JSON = False,
+) -> None:
     """Check that a model file is intact and works on this machine as it did on the workstation."""
     from .interpreter import Step
     from .model_file import read_model_file
     from .scoring import run_probe
 
-    contents = read_model_file(model)
+    contents, signer = read_model_file(model), None
+    if allowed_signers is not None:
+        from .signature import check_signature, signature_of
+
+        signer = check_signature(model, signature or signature_of(model), allowed_signers)
+    elif signature is not None:
+        raise InvalidOption("signature", "has no effect without `allowed_signers`: give both, or leave it out.")
     step = Step.load(contents, threads, interpreter)
     result = run_probe(step, contents)
     difference = result.nats_per_character - result.expected_nats_per_character
@@ -394,10 +412,13 @@ def verify(model: MODEL, threads: THREADS = 1, interpreter: INTERPRETER = None, 
                 "expected_nats_per_character": result.expected_nats_per_character,
                 "tolerance": result.tolerance,
                 "interpreter": str(step.interpreter),
+                "signer": signer,
             }
         )
     else:
         print(f"file         {model}: ZIP, manifest and SHA-256 are in order")
+        if signer is not None:
+            print(f"signed by    {signer}")
         print(f"interpreter  {step.interpreter}")
         print(
             f"probe        {result.nats_per_character:.6f} nats per character, recorded {result.expected_nats_per_character:.6f}, "

@@ -1,0 +1,90 @@
+"""A deployment's hold on a device: while one has it, another is refused, and every script that changes something checks it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..runtime.errors import CharedgeError
+from .device import Device
+from .ssh import Connection, sha256_of
+
+
+class Hold:
+    """The lock of a folder on a device, and what may be done there with it."""
+
+    def __init__(self, connection: Connection, prefix: str, holder: str) -> None:
+        self.prefix, self._connection, self._holder = prefix, connection, holder
+
+    @property
+    def address(self) -> str:
+        return self._connection.target.address
+
+    def run(self, script: str, *arguments: object) -> str:
+        """Run a script, whose first two arguments are the folder and the holder; as `Connection.run`."""
+        return self._connection.run(script, self.prefix, self._holder, *arguments)
+
+    def push(self, file: Path, place: str, sent: Callable[[int], object] | None = None) -> None:
+        """Copy a file; it has its name on the device only when all of it is there and on the disk.
+
+        Args:
+            file: on this machine.
+            place: on the device, in the folder.
+            sent: called with the number of bytes that were sent so far.
+
+        Raises:
+            Failed: the device cannot write it; what was there before is unchanged.
+            Disconnected: the connection was cut; what was there before is unchanged.
+        """
+        arguments = (self.prefix, self._holder, place, file.stat().st_size, sha256_of(file))
+        self._connection.run("receive", *arguments, data=file, sent=sent)
+
+
+@contextmanager
+def hold(connection: Connection, device: Device) -> Iterator[Hold]:
+    """Take the lock of the device's folder until the end of the block.
+
+    The lock of a deployment from this machine that was interrupted is taken over, once its last script has ended; any other one
+    whose holder has not been heard of for two minutes, too.
+
+    Raises:
+        CharedgeError: another deployment holds it, or the folder cannot be written.
+    """
+    holder = _holder()
+    connection.run("lock", device.prefix, holder, device.holder if _is_over(device.holder) else "")
+    try:
+        yield Hold(connection, device.prefix, holder)
+    finally:
+        with suppress(CharedgeError):  # the connection was cut
+            connection.run("unlock", device.prefix, holder)
+
+
+def _holder() -> str:
+    """This process, as others are to know it."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name
+        user = str(os.getuid())
+    return re.sub(r"[^\w.@ -]", "-", f"{user}@{platform.node()} process {os.getpid()}")
+
+
+def _is_over(holder: str) -> bool:
+    """Whether a holder is a process of this machine that has ended."""
+    ours, _, number = _holder().rpartition(" ")
+    theirs, _, other = holder.rpartition(" ")
+    if ours != theirs or not other.isdigit():
+        return False
+    if other == number:
+        return True
+    try:
+        os.kill(int(other), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
