@@ -283,7 +283,7 @@ def _commit(
     kind, scope = (wanted.kind, wanted.scope) if wanted else ("", "user")
     place = f"{held.prefix}/{signers}" if signers else ""
     output = held.run("service+commit", name, what, environment, kind, scope, text, sign_of_life, place, int(signed))
-    lines = dict(line.partition("=")[::2] for line in output.splitlines())
+    lines: dict[str, str] = {key: value for key, _, value in (line.partition("=") for line in output.splitlines())}
     warnings = ()
     if lines.get("lingers") == "0":
         warnings = ("the service ends when its user logs out: run `sudo loginctl enable-linger` there for this user.",)

@@ -52,7 +52,7 @@ def install(held: Hold, plan: Plan, own: OwnWheel, carried: list[Path] | None, s
         wheel = Path(folder) / own.name
         wheel.write_bytes(own.content)
         files = [wheel, *(carried or [])]
-        there = dict(reversed(line.split(" ", 1)) for line in held.run("wheels").splitlines())
+        there: dict[str, str] = {name: sha256 for sha256, name in (line.split(" ", 1) for line in held.run("wheels").splitlines())}
         files = [file for file in files if there.get(file.name) != sha256_of(file)]
         total, done = sum(file.stat().st_size for file in files), 0
         for file in files:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ..runtime.errors import CharedgeError
 from ..runtime.wheels import MINIMUM_GLIBC, WHEELS
 from . import service
-from .device import Device, Python
+from .device import Device, Python, Service
 from .service import Wanted
 
 OLDEST_PYTHON = (3, 10)
@@ -61,7 +61,7 @@ class Plan:
     unit: str
     """Its text."""
     health: str
-    removes: service.Service | None
+    removes: Service | None
     """The service to remove."""
 
 
@@ -173,7 +173,7 @@ def environment_name(wheel_sha256: str, python: Python, extras: frozenset[str]) 
     return hashlib.sha256(repr((wheel_sha256, python.release, python.path, sorted(extras))).encode()).hexdigest()[:16]
 
 
-def _service(device: Device, request: Request) -> tuple[Wanted | None, service.Service | None]:
+def _service(device: Device, request: Request) -> tuple[Wanted | None, Service | None]:
     """The service that a model is to have, and the one that it is to lose.
 
     Raises:

@@ -76,7 +76,7 @@ def measure_here(model: Path, nats_per_character: float) -> Measured:
     command = [
         sys.executable,
         "-m",
-        __package__.partition(".")[0],
+        __name__.partition(".")[0],
         "bench",
         str(model.resolve()),
         "--json",

@@ -122,7 +122,11 @@ def unit(wanted: Wanted, prefix: str, user: str, name: str, sha256: str) -> str:
         session = quoted(session_place(prefix, name, sha256))
         command = f"{program} generate {model} --length 0 --characters-per-second {PACE} --session {session}"
     network = "IPAddressDeny=any\nIPAddressAllow=localhost" if is_server else "PrivateNetwork=yes\nIPAddressDeny=any"
-    sandbox = SYSTEM_SANDBOX.format(user=user, sessions=quoted(f"{prefix}/sessions", in_command=False), network=network) if is_system else ""
+    sandbox = (
+        SYSTEM_SANDBOX.format(user=user, sessions=quoted(f"{prefix}/sessions", in_command=False), network=network)
+        if is_system
+        else ""
+    )
     return UNIT.format(
         name=name,
         kind=wanted.kind,

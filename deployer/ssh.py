@@ -218,7 +218,7 @@ def sha256_of(file: Path) -> str:
 
 def _program(script: str, arguments: tuple[object, ...]) -> bytes:
     """A script with its arguments, in braces: without the last one, which is the last byte, sh runs none of it."""
-    folder = files(__package__) / "device"
+    folder = files(__package__ or "") / "device"
     parts = [(folder / f"{name}.sh").read_text(encoding="utf-8") for name in ("common", *script.split("+"))]
     given = shlex.join(map(str, arguments))
     return "\n".join(["{", f"set -- {given}", *parts, "exit 0", "}"]).encode("utf-8", "surrogateescape")

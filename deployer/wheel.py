@@ -17,7 +17,7 @@ from importlib import import_module
 from importlib.metadata import Distribution, distribution, distributions
 from pathlib import Path
 
-PACKAGE = __package__.partition(".")[0]
+PACKAGE = __name__.partition(".")[0]
 ROOMS = ("runtime", "trainer", "converter", "deployer")
 
 TYPER = "typer>=0.21,<0.29"

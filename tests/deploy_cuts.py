@@ -4,8 +4,8 @@
 
 The device is this machine behind an OpenSSH server of its own, with a service that a stand-in for systemd runs. Each deployment
 replaces the model by the other one of two, and its connection is cut after a number of pieces of data, one in each of as many equal
-parts of a whole deployment as there are cuts. Then the file on the device must be one of the two, `charedge verify` must pass there,
-and the server must answer.
+parts of a whole deployment as there are cuts. Then the file on the device must be one of the two, `charedge verify` must pass
+there, and the server must answer.
 """
 
 from __future__ import annotations
@@ -107,7 +107,10 @@ def main() -> int:
                 failed += 1
         shutil.rmtree(device.models)
         device.stop()
-    print(f"{options.cuts - failed} of {options.cuts} cuts left a verified model that runs; {complete} deployments ended before their cut")
+    print(
+        f"{options.cuts - failed} of {options.cuts} cuts left a verified model that runs; "
+        f"{complete} deployments ended before their cut"
+    )
     return 1 if failed else 0
 
 

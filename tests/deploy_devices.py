@@ -75,6 +75,7 @@ class Clock:
     def measure(self, *arguments: object) -> tuple[int, float, float]:
         """Run `charedge deploy` in this process; returns its status, its seconds, and those outside ssh."""
         from charedge.deployer import ssh
+
         from charedge.program import run
 
         self.inside, runs, start = 0.0, ssh.Connection.run, time.monotonic()
@@ -124,7 +125,10 @@ def try_target(target: Target, cache: Path, folder: Path) -> list[str]:
             break
     figures = json.loads((device.models / f"{NAME}.json").read_text()) if not failures else {}
     for place in ("there", "here") if figures else ():
-        print(f"{target.name}: {place}: {figures[place]['interpreter']}, {figures[place]['nats_per_character']:.6f} nats per character")
+        print(
+            f"{target.name}: {place}: {figures[place]['interpreter']}, "
+            f"{figures[place]['nats_per_character']:.6f} nats per character"
+        )
     device.stop()
     return failures
 

@@ -268,7 +268,9 @@ def make_stub_wheels(folder: Path) -> Path:
 def workstation_environment(device: SshDevice, wheels: Path | None = None) -> dict[str, str]:
     """This machine's environment, whose ssh knows the device, and whose pip takes the stub wheels if there are any."""
     variables = {"PATH": f"{device.folder / 'client'}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(device.folder / "cache")}
-    return variables | ({} if wheels is None else {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)})
+    return variables | (
+        {} if wheels is None else {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
+    )
 
 
 def sha256(path: Path) -> str:

@@ -44,7 +44,8 @@ def test_a_lock_that_was_left_over_is_taken_over(installed, deploy):
     lock = make_lock(device, "ann@laptop process 7", "1 0")
     refused = deploy(installed.new)
     assert (refused.status, "is deploying to" in refused.stderr) == (1, True)
-    os.utime(lock, (time.time() - 600,) * 2)
+    long_ago = time.time() - 600
+    os.utime(lock, (long_ago, long_ago))
     result = deploy(installed.new)
     assert result.status == 0, result.stderr
     assert sha256(device.models / NAME) == sha256(installed.new)

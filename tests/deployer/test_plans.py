@@ -3,6 +3,7 @@
 import ast
 import io
 import zipfile
+from typing import Any, cast
 
 import pytest
 from charedge.deployer.device import parse
@@ -118,7 +119,7 @@ def test_our_wheel_is_that_of_setup_py(machine, tag):
     wheel = own_wheel(machine)
     assert wheel.content == own_wheel(machine).content
     assert wheel.name.endswith(f"-py3-none-{tag}.whl")
-    tree = ast.parse((REPOSITORY / "setup.py").read_text())
+    tree = cast(Any, ast.parse((REPOSITORY / "setup.py").read_text()))
     constants = {
         node.targets[0].id: node.value.value
         for node in tree.body
