@@ -3,7 +3,7 @@
 import ast
 import io
 import zipfile
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from charedge.deployer.device import parse
@@ -119,14 +119,17 @@ def test_our_wheel_is_that_of_setup_py(machine, tag):
     wheel = own_wheel(machine)
     assert wheel.content == own_wheel(machine).content
     assert wheel.name.endswith(f"-py3-none-{tag}.whl")
-    tree = cast(Any, ast.parse((REPOSITORY / "setup.py").read_text()))
+    tree = ast.parse((REPOSITORY / "setup.py").read_text())
     constants = {
-        node.targets[0].id: node.value.value
+        ast.unparse(node.targets[0]): node.value.value
         for node in tree.body
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
     }
     lists = [
-        [constants[item.id] if isinstance(item, ast.Name) else item.value for item in node.value.elts]
+        [
+            constants[item.id] if isinstance(item, ast.Name) else cast(ast.Constant, item).value
+            for item in cast(ast.List, node.value).elts
+        ]
         for node in ast.walk(tree)
         if isinstance(node, ast.keyword) and node.arg == "install_requires"
     ]

@@ -14,7 +14,7 @@ DOCS = REPOSITORY / "docs"
 def test_the_command_line_page_has_the_programs_help_texts():
     update_help = runpy.run_path(str(DOCS / "update_help.py"))
     page = update_help["PAGE"].read_text(encoding="utf-8")
-    assert page.count("```text") == 11
+    assert page.count("```text") == 12
     assert update_help["updated"](page) == page, "run `make docs`"
 
 
