@@ -71,7 +71,7 @@ def draw_quality(axes: Axes, theme: Theme, files: Rows) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
     axes.margins(x=0.12, y=0.22)
-    add_legend(axes, theme, "upper right")
+    add_legend(axes, theme, "center right")
 
 
 def label_model(axes: Axes, theme: Theme, name: str, points: Rows) -> None:
@@ -112,7 +112,7 @@ def draw_speed(axes: Axes, theme: Theme, sizes: Rows, processor: str) -> None:
     add_legend(axes, theme, "upper left")
 
 
-def add_legend(axes: Axes, theme: Theme, corner: Literal["upper left", "upper right", "lower left", "lower right"]) -> None:
+def add_legend(axes: Axes, theme: Theme, corner: Literal["upper left", "center right"]) -> None:
     axes.legend(loc=corner, fontsize=9, frameon=False, labelcolor=theme.ink)
 
 

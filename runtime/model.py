@@ -19,7 +19,7 @@ from .errors import CharedgeError, InvalidOption
 from .interpreter import Step
 from .manifest import Manifest
 from .model_file import ModelFile, read_model_file
-from .pace import Pace
+from .pace import Pace, paced
 from .paths import StrPath, path_argument
 from .pattern import MATCH_SECONDS, Pattern
 from .sampling import Sampling, random_rows
@@ -394,12 +394,7 @@ class Model:
         self, plan: Plan, ids: Iterable[np.ndarray], rate: float | None, pace: Pace | None = None
     ) -> Generator[str, None, None]:
         pieces = (piece for _, piece in write(self.step, self.vocabulary.tokens, plan, [self._feed(ids, rate)]))
-        if pace is None:
-            yield from pieces
-        else:
-            for piece in pieces:
-                pace.wait(len(piece))
-                yield piece
+        yield from paced(pieces, pace)
 
     @contextmanager
     def _saved_text(self, session: StrPath, plan: Plan, ids: Iterable[np.ndarray], rate: float | None) -> Iterator[SavedText]:
@@ -425,9 +420,7 @@ class Model:
         """An empty piece as soon as the session is locked and read, then the pieces of the text."""
         with self._saved_text(session, plan, ids, rate) as text:
             yield ""
-            for piece in text:
-                if pace is not None:
-                    pace.wait(len(piece))
+            for piece in paced(text, pace):
                 try:
                     yield piece
                 except GeneratorExit:

@@ -47,23 +47,15 @@ class Pace:
         self._due = max(self._due, now - MAX_LATE_SECONDS) + characters * self._seconds
 
 
-def paced(
-    pieces: Iterable[str],
-    characters_per_second: float,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], object] = time.sleep,
-) -> Iterator[str]:
+def paced(pieces: Iterable[str], pace: Pace | None, sleep: Callable[[float], object] = time.sleep) -> Iterator[str]:
     """The pieces of a text, each when it is due.
 
     Args:
         pieces: of the text; a string is taken as its characters.
-        characters_per_second: the pace.
-        clock, sleep: as for `Pace`.
-
-    Raises:
-        InvalidOption: the pace is out of bounds.
+        pace: says when; None does not wait.
+        sleep: as for `Pace.wait`.
     """
-    pace = Pace(characters_per_second, clock)
     for piece in pieces:
-        pace.wait(len(piece), sleep)
+        if pace is not None:
+            pace.wait(len(piece), sleep)
         yield piece

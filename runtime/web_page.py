@@ -1,4 +1,4 @@
-"""The web page on which people try a model: what the page of `charedge convert --format html` and that of `charedge serve` share.
+"""The web page on which people try a model: what the page of the format `html` and that of `charedge serve` share.
 
 The parts are in the folder `page`: `index.html`, its style, and `page.js`, which shows what an engine writes. The engine is a
 script of the kind of page: `page/server.js` asks a server, `converter/page/engine.js` runs the model in the browser.

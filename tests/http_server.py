@@ -7,6 +7,7 @@ import http.client
 import json
 import threading
 from contextlib import contextmanager
+from typing import Any
 
 
 class Reply:
@@ -36,7 +37,18 @@ class Reply:
 
 
 class Client:
-    """Requests to a server; each has a connection of its own."""
+    """Requests to a server; each has a connection of its own.
+
+    Attributes:
+        service: of a server in this process.
+        stop: does there what a signal does to a process.
+        server: of a server in another process, that process.
+    """
+
+    service: Any = None
+    stop: Any = None
+    page: Any = None
+    server: Any = None
 
     def __init__(self, port, headers=None):
         self.port, self.headers = port, headers or {}
@@ -90,10 +102,16 @@ def serving(*paths, **settings):
     service = Service(settings, load_models(paths, settings))
     server = Server(service, lambda: service.models)
     with listening_socket(settings) as listener:
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
-        thread.start()
         client = Client(listener.getsockname()[1])
         client.service = service
+
+        async def run():
+            loop = asyncio.get_running_loop()
+            client.stop = lambda number: loop.call_soon_threadsafe(server.stop, number)
+            await server.serve([listener])
+
+        thread = threading.Thread(target=lambda: asyncio.run(run()))
+        thread.start()
         try:
             yield client
         finally:

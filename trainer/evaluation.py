@@ -89,7 +89,7 @@ def chunk_loss(read: Reader) -> Chunk:
         A function (tokens int32 [B, T], targets int32 [B, T], state float32 [B, S]) -> (sum of nats float64, state after).
     """
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def chunk(tokens: tf.Tensor, targets: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         logits, state = read(tokens, state)
         return _nats(logits, targets), state

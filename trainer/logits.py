@@ -45,7 +45,7 @@ def compile_reader(model: keras.Model, device: str | None = None, last: bool = F
     recurrent = keras.Model(model.input, {"hidden": dense.input, "state": outputs["state"]})
     tokens, state = tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None, state_size_of(model)), tf.float32)
 
-    @tf.function(input_signature=[tokens, state])
+    @tf.function(input_signature=[tokens, state], autograph=False)
     def read(tokens: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.device(device) if device else nullcontext():
             after = recurrent({"tokens": tokens, "state": state}, training=False)

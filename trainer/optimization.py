@@ -127,7 +127,8 @@ def compile_train_step(
         return sums[0], state, sums[1]
 
     # No XLA: with it float32 is twice as slow on some CPUs and bfloat16 on all, and a GPU does not use the cuDNN kernels.
-    @tf.function
+    # No AutoGraph, here and in the reading functions: no `if` or `for` depends on a tensor, and rewriting the code takes a second.
+    @tf.function(autograph=False)
     def train_step(windows: Any, state: Any, asked: tf.Tensor) -> tuple[Any, Any, Any]:
         return strategy.run(replica_step, args=(windows, state, asked))
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .run import Epoch, Run
+from .run import Epoch, Run, kept_epoch
 
 CONTEXT = 2
 """Characters that the model of comparison sees: Shannon's (1948) third-order approximation, whose text has hardly any words."""
@@ -31,9 +31,9 @@ class Assessment:
     """What the losses of a training say about it."""
 
     train: float
-    """Training loss of the best epoch, in nats per character."""
+    """Training loss of the epoch whose weights are kept, in nats per character."""
     validation: float
-    """Validation loss of the best epoch, in nats per character."""
+    """Validation loss of that epoch, in nats per character."""
     trigram: float
     """From `trigram_loss` on the held-out text: the loss that is reached without any words."""
     finding: Finding
@@ -47,20 +47,24 @@ class Assessment:
 
 def assess_run(run: Run) -> Assessment:
     """Assess a run by its history and its texts; takes a fraction of a second."""
-    return assess(run.history(), trigram_loss(run.calibration(), run.held_out()[:COMPARED_CHARACTERS]))
+    history = run.history()
+    return assess(history, trigram_loss(run.calibration(), run.held_out()[:COMPARED_CHARACTERS]), kept_epoch(run.config(), history))
 
 
-def assess(history: Sequence[Epoch], trigram: float) -> Assessment:
+def assess(history: Sequence[Epoch], trigram: float, kept: Epoch | None = None) -> Assessment:
     """Assess a training by its losses.
 
     Args:
         history: the finished epochs, at least one.
         trigram: from `trigram_loss`.
+        kept: the epoch whose weights are kept; by default the best one.
     """
     best = min(history, key=lambda epoch: epoch.validation_nats_per_character)
-    train, validation = best.train_nats_per_character, best.validation_nats_per_character
+    kept = kept or best
+    train, validation = kept.train_nats_per_character, kept.validation_nats_per_character
     finding: Finding = "good"
-    if validation - train > MEMORISED or history[-1].validation_nats_per_character - validation > OVERFITTED:
+    risen = history[-1].validation_nats_per_character - best.validation_nats_per_character
+    if validation - train > MEMORISED or risen > OVERFITTED:
         finding = "memorised"
     elif validation - train < UNFINISHED and best.epoch > LATE * len(history):
         finding = "unfinished"

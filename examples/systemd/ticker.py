@@ -13,7 +13,7 @@ import textwrap
 from itertools import count, islice
 from pathlib import Path
 
-from charedge.runtime.pace import paced
+from charedge.runtime.pace import Pace, paced
 
 from charedge import CharedgeError, load
 
@@ -34,7 +34,7 @@ def main(arguments=None):
         written = (model.generate(length=1, end_at="line", session=options.session, seed=options.seed) for _ in count())
         lines = (textwrap.fill(line, options.width) + "\n" for line in written if line.strip())
         characters = (character for line in islice(lines, options.lines) for character in line)
-        for character in paced(characters, options.characters_per_second):
+        for character in paced(characters, Pace(options.characters_per_second)):
             print(character, end="", file=display, flush=True)
 
 

@@ -13,6 +13,7 @@
 
 const MAX_SHOWN = 20000; // characters of a text that were written, and as many of its prompt
 const LEVELS = [1, 2, 3, 5]; // nats, where a character's class changes: see the legend
+const REST = 3; // how many times as long as a drawing took the page waits before the next
 const MAX_SEED = 2 ** 32;
 
 const element = (id) => document.getElementById(id);
@@ -23,6 +24,8 @@ const hint = readout.textContent;
 
 let run = null; // of the texts that are being written or scored
 let usable = false; // whether the engine is ready
+let drawing; // the timer of the next drawing
+let pause = 0; // milliseconds until then
 let current = null; // the character that the readout describes
 
 /** The place of a text: its characters, each in the class of its surprise, and for screen readers the whole when it is complete. */
@@ -44,13 +47,22 @@ class Column {
     this.plain.textContent = "";
   }
 
-  /** Append characters, and keep the end in view if it was. */
-  show(reports) {
-    const follow = this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight < 80;
-    const fitting = reports.filter(({ given }) => this.counts[given ? "given" : "written"]++ < MAX_SHOWN);
-    this.shown.push(...fitting);
-    this.characters.append(...fitting.map(spanOf));
-    if (follow) this.box.scrollTop = this.box.scrollHeight;
+  /** Take reports, for the next call of `draw`. */
+  take(reports) {
+    for (const report of reports) {
+      if (this.counts[report.given ? "given" : "written"]++ < MAX_SHOWN) this.shown.push(report);
+    }
+  }
+
+  get isAtEnd() {
+    return this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight < 80;
+  }
+
+  /** Append the characters that were taken. */
+  draw() {
+    const fragment = document.createDocumentFragment();
+    for (const report of this.shown.slice(this.characters.childElementCount)) fragment.append(spanOf(report));
+    this.characters.append(fragment);
   }
 
   get text() {
@@ -59,7 +71,7 @@ class Column {
 
   /** Say what the model expected where a character stands. */
   describe(index) {
-    if (index < 0 || index >= this.shown.length) return;
+    if (index < 0 || index >= this.characters.childElementCount) return;
     current?.classList.remove("current");
     this.position = index;
     current = this.characters.children[index];
@@ -94,6 +106,16 @@ function arrange(count) {
     const name = count === 1 ? "Text" : `Text ${index + 1} of ${count}`;
     column.box.setAttribute("aria-label", `${name}, character by character: move with the left and right arrow keys`);
   });
+}
+
+/** Draw what has arrived, and keep the end of a column in view if it was. Long texts take long and are drawn less often. */
+function draw() {
+  clearTimeout(drawing);
+  drawing = undefined;
+  const began = performance.now(), followed = columns.filter(({ isAtEnd }) => isAtEnd);
+  for (const column of columns) column.draw();
+  for (const { box } of followed) box.scrollTop = box.scrollHeight;
+  pause = REST * (performance.now() - began);
 }
 
 function spanOf({ character, nats, given }) {
@@ -135,7 +157,8 @@ const page = {
     const counted = reports.filter(({ given, nats }) => !given && nats !== null);
     run.count += counted.length;
     run.total += counted.reduce((total, { nats }) => total + nats, 0);
-    columns[column].show(reports);
+    columns[column].take(reports);
+    drawing ??= setTimeout(draw, pause);
   },
   done({ stopped, failed }) {
     if (!run) return;
@@ -188,6 +211,7 @@ function stop() {
 
 function end() {
   const focused = document.activeElement === element("stop");
+  draw();
   run = null;
   columnsBox.classList.remove("writing");
   element("stop").disabled = true;

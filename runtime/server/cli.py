@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -127,8 +129,10 @@ def serve(
     paths = [find_model(path) for path in models or []] or [DEFAULT]
     from .serve import serve as serve_models
 
-    _log_to_stderr()
-    serve_models(paths, settings, threads=threads, interpreter=interpreter, announce=lambda address: say(f"listening on {address}"))
+    with _log_to_stderr():
+        serve_models(
+            paths, settings, threads=threads, interpreter=interpreter, announce=lambda address: say(f"listening on {address}")
+        )
 
 
 class _Lines(logging.Handler):
@@ -138,9 +142,15 @@ class _Lines(logging.Handler):
         write_error(f"charedge: {self.format(record)}")
 
 
-def _log_to_stderr() -> None:
+@contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    """Print the log of the server in the block; uvicorn's would repeat it."""
+    log, other = logging.getLogger(__package__), logging.getLogger("uvicorn.error")
     handler = _Lines()
-    for name, level in ((__package__ or "", logging.INFO), ("uvicorn.error", logging.CRITICAL)):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(level)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    other.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)

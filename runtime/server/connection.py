@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -14,6 +15,8 @@ HEAD_SECONDS = 15.0
 """The most time for a client to send the head of a request."""
 STALL_SECONDS = 30.0
 """The most time for a client to take what was sent to it."""
+SEND_BYTES = 65_536
+"""What the system keeps for a client that does not read; left to itself it keeps megabytes."""
 MAX_HEAD = 16_384
 """Maximum number of bytes of a request's head."""
 MAX_CONNECTIONS = 500
@@ -32,6 +35,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.set_write_buffer_limits(0)  # so that `pause_writing` is called for whatever a client does not take
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         if len(self.connections) > MAX_CONNECTIONS:
             self._refuse(ApiError(503, "too many connections: try again in a moment.", code="too_many_connections"))
             return

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from .protocol import FORK_FIELDS, SESSION_NAME, Field, completion_fields, score_fields
+from .protocol import FORK_FIELDS, SESSION, Field, completion_fields, score_fields
 from .settings import Settings
 
 TEXT, NUMBER, INTEGER, FLAG = ({"type": kind} for kind in ("string", "number", "integer", "boolean"))
-NAME = {"type": "string", "pattern": SESSION_NAME}
 EVERYWHERE = (401, 403, 421, 503)
 """Statuses that every path may answer with: see `access.py`."""
 BODY = (400, 408, 413, 415, 422)
@@ -41,7 +40,7 @@ def describe_api(settings: Settings) -> dict[str, Any]:
     json_body = {"application/json": {}}
     completion = {**_json("Completion"), "text/event-stream": {}}
     file = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-    name = [{"name": "name", "in": "path", "required": True, "schema": NAME}]
+    name = [{"name": "name", "in": "path", "required": True, "schema": SESSION}]
     model = [{"name": "name", "in": "path", "required": True, "schema": TEXT}]
     paths: dict[str, dict[str, Any]] = {
         "/": {"get": _operation("The page.", {"text/html": {"schema": TEXT}})},
@@ -201,7 +200,7 @@ SCHEMAS: dict[str, Any] = {
         adapted=FLAG,
     ),
     "Session": _object(
-        name=NAME,
+        name=SESSION,
         object={"const": "session"},
         model=_or_null("string"),
         model_sha256=_or_null("string"),

@@ -19,6 +19,7 @@ from .settings import Settings
 
 MAX_STOPS, MAX_STOP = 16, 200
 MAX_PATTERN = 1_000
+MAX_TOP_K = 1_000_000
 MAX_LOGPROBS = 20
 MAX_BIASES = 1_000
 MAX_REPORTED = 200_000
@@ -39,7 +40,7 @@ class Field(NamedTuple):
 
 
 def _text(most: int, least: int = 0) -> Schema:
-    return {"type": "string", **({"minLength": least} if least else {}), "maxLength": most}
+    return {"type": "string", "minLength": least, "maxLength": most}
 
 
 def _integer(low: int, high: int) -> Schema:
@@ -55,7 +56,13 @@ def _several(schema: Schema, most: int) -> Schema:
 
 
 MODEL = Field("model", _text(200), "The name of a model of `/v1/models`. With one model it can be left out.")
-SESSION = {"type": "string", "pattern": SESSION_NAME}
+SESSION = {
+    "title": "a name of 1 to 64 letters, digits, hyphens, underscores and dots, without a dot at the beginning",
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 64,
+    "pattern": SESSION_NAME,
+}
 ADAPT = Field("adapt", {"type": "boolean"}, "Learn from the text that is read. Default: false.")
 ADAPT_RATE = Field(
     "adapt_rate",
@@ -90,7 +97,7 @@ def completion_fields(settings: Settings) -> tuple[Field, ...]:
             {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
             "Keep the most likely characters of this total probability. Default: 1, off.",
         ),
-        Field("top_k", _integer(0, 1 << 31), "Keep the k most likely characters. Default: 0, off."),
+        Field("top_k", _integer(0, MAX_TOP_K), "Keep the k most likely characters. Default: 0, off."),
         Field("min_p", _number(0, 1), "Keep characters at least this fraction as likely as the top one. Default: 0, off."),
         Field("repetition_penalty", _number(1 / LARGEST, LARGEST), "Make recent characters less likely. Default: 1, off."),
         Field(

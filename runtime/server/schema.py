@@ -33,27 +33,28 @@ def check(schema: Schema, value: Any, name: str) -> Any:
 
 def expected(schema: Schema) -> str:
     """What a schema allows, in words: `an integer from 1 to 32`."""
+    if "title" in schema:
+        return schema["title"]
     if "anyOf" in schema:
-        return ", or ".join(expected(option) for option in schema["anyOf"])
+        return ", or ".join(map(expected, schema["anyOf"]))
     if "enum" in schema:
-        return " or ".join(repr(option) if isinstance(option, str) else str(option) for option in schema["enum"])
+        return " or ".join([repr(value) if isinstance(value, str) else str(value) for value in schema["enum"]]) or "null"
     kind = schema["type"]
-    if kind == "string":
-        bounds = [f"at least {schema['minLength']}"] if schema.get("minLength") else []
-        bounds += [f"at most {schema['maxLength']:,}"] if "maxLength" in schema else []
-        form = f" of the form {schema['pattern']}" if "pattern" in schema else ""
-        return f"a text{form}" + (f" of {' and '.join(bounds)} characters" if bounds and not form else "")
-    if kind == "array":
-        return f"a list of {schema.get('minItems', 0)} to {schema['maxItems']} entries, each {expected(schema['items'])}"
-    if kind == "object":
-        return "an object" + (
-            f" whose values are {expected(schema['additionalProperties'])}" if schema.get("additionalProperties") else ""
-        )
     if kind == "boolean":
         return "true or false"
-    noun = "an integer" if kind == "integer" else "a number"
-    low = f"from {schema['minimum']}" if "minimum" in schema else f"above {schema['exclusiveMinimum']}"
-    return f"{noun} {low} to {schema['maximum']}"
+    if kind == "object":
+        values = schema["additionalProperties"]
+        return f"an object whose values are {expected(values)}" if values else f"an object of {', '.join(schema['properties'])}"
+    if kind == "array":
+        return f"a list of {schema['minItems']} to {schema['maxItems']} of these"
+    if kind == "string":
+        return f"a text of {schema['minLength']} to {schema['maxLength']:,} characters"
+    noun, high = "an integer" if kind == "integer" else "a number", _shown(schema["maximum"])
+    return f"{noun} from {_shown(schema['minimum'])} to {high}" if "minimum" in schema else f"{noun} above 0, at most {high}"
+
+
+def _shown(bound: float) -> str:
+    return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
 
 
 def _integral(schema: Schema, value: Any) -> Any:
@@ -69,10 +70,10 @@ def _fits(schema: Schema, value: Any) -> bool:
         return value in schema["enum"] and not isinstance(value, bool)
     kind = schema["type"]
     if kind == "string":
-        fits = isinstance(value, str) and schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value))
+        fits = isinstance(value, str) and schema["minLength"] <= len(value) <= schema["maxLength"]
         return fits and ("pattern" not in schema or re.fullmatch(schema["pattern"], value) is not None)
     if kind == "array":
-        fits = isinstance(value, list) and schema.get("minItems", 0) <= len(value) <= schema["maxItems"]
+        fits = isinstance(value, list) and schema["minItems"] <= len(value) <= schema["maxItems"]
         return fits and all(_fits(schema["items"], item) for item in value)
     if kind == "object":
         return isinstance(value, dict) and all(

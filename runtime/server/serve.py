@@ -119,13 +119,19 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Called by uvicorn, whose own version would send the signals again at the end."""
         loop = asyncio.get_running_loop()
-        numbers = (signal.SIGINT, signal.SIGTERM, HANGUP) if threading.current_thread() is threading.main_thread() else ()
-        for number in numbers:
-            if number is not None and signal.getsignal(number) != signal.SIG_IGN:
-                loop.add_signal_handler(number, self._stop, number)
+        heeded = [
+            number for number in (signal.SIGINT, signal.SIGTERM, HANGUP) if number and signal.getsignal(number) != signal.SIG_IGN
+        ]
+        if threading.current_thread() is not threading.main_thread():
+            heeded = []
+        for number in heeded:
+            loop.add_signal_handler(number, self.stop, number)
         yield
+        for number in heeded:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)  # the process is about to end: another one would only change its status
 
-    def _stop(self, number: int) -> None:
+    def stop(self, number: int) -> None:
         """Begin to stop; the second signal ends the texts at once."""
         if self.signal is not None:
             self._at_once = number != HANGUP  # a closed connection sends several

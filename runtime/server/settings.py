@@ -106,6 +106,6 @@ def read_token(path: Path) -> str:
     if len(line) < SHORTEST_TOKEN or not re.fullmatch(rb"[!-~]+", line):
         raise CharedgeError(
             f"the first line of `token_file` {path} must be a token of at least {SHORTEST_TOKEN} characters without spaces: "
-            f"`python3 -c 'import secrets; print(secrets.token_urlsafe(32))'` makes one."
+            f"`openssl rand -hex 16` makes one."
         )
     return line.decode("ascii")

@@ -2,9 +2,11 @@
 
 # pyright: reportMissingImports=false
 
+import re
 import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from charedge.converter.html import build_page
 from charedge.runtime.model_file import read_model_file
@@ -79,10 +81,42 @@ def run(page, **fields):
         page.get_by_label(label.replace("_", " ").capitalize(), exact=True).fill(str(value))
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_role("button", name="Start")).to_be_enabled()
+    given, characters = shown(page)
     return SimpleNamespace(
-        text=page.locator(".plain").text_content(),
-        given="".join(page.locator(".characters .given").all_text_contents()),
-        characters=page.locator(".characters span:not(.given)").all_text_contents(),
+        text=page.locator(".plain").first.text_content(),
+        given=given,
+        characters=characters,
         status=page.locator("#status").text_content(),
         note=page.locator("#note").text_content(),
     )
+
+
+def shown(page, column=0):
+    """What a column of the page shows: the characters of the prompt, and those after it."""
+    spans = page.locator(".characters").nth(column)
+    return "".join(spans.locator(".given").all_text_contents()), spans.locator("span:not(.given)").all_text_contents()
+
+
+def assert_contrast_of_wcag_aa(page):
+    """Every text that can be seen and used has a contrast of at least 4.5 with what is behind it."""
+    colours = page.evaluate("""() => {
+        const solid = (element) => {
+            const colour = getComputedStyle(element).backgroundColor;
+            return colour === "rgba(0, 0, 0, 0)" ? solid(element.parentElement) : colour;
+        };
+        const shown = (element) => element.checkVisibility() && !element.closest(".hidden");
+        const written = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+        return [...document.body.querySelectorAll("*")]
+            .filter((element) => shown(element) && written(element) && !element.closest(":disabled"))
+            .map((element) => [element.outerHTML.slice(0, 80), getComputedStyle(element).color, solid(element)]);
+    }""")
+    assert len(colours) > 60
+    for element, *pair in colours:
+        lighter, darker = sorted((luminance(colour) for colour in pair), reverse=True)
+        assert (lighter + 0.05) / (darker + 0.05) >= 4.5, element
+
+
+def luminance(colour):
+    """Relative luminance, as WCAG defines it, of a colour as CSS writes it."""
+    channels = np.array([int(value) for value in re.findall(r"\d+", colour)[:3]]) / 255
+    return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]

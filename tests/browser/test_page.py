@@ -18,7 +18,7 @@ from charedge.runtime.model_file import read_model_file
 from conftest import DATA
 from model_files import CHARACTERS
 
-from .conftest import page_of, run
+from .conftest import assert_contrast_of_wcag_aa, page_of, run
 
 SHAPES = [
     {"cell": cell, "layers": layers, "embedding_dim": embedding_dim}
@@ -99,6 +99,18 @@ def test_the_keyboard_starts_stops_and_moves_through_the_text(open_model):
     assert second.evaluate("span => [...span.parentNode.children].indexOf(span)") == 1
     nats = float(found(r": ([\d.]+) nats", second.get_attribute("title")))
     assert f" {nats:.2f} nats, a probability of " in page.locator("#readout").text_content()
+
+
+def test_the_characters_of_the_prompt_have_the_surprise_of_a_score(page):
+    text = "ROMEO:\nO, so"
+    page.get_by_text("Score", exact=True).click()
+    run(page, text_to_score=text)
+    scored = page.locator(".characters span").evaluate_all("spans => spans.map(span => [span.textContent, span.title])")
+    page.get_by_text("Write", exact=True).click()
+    run(page, prompt=text, characters=10)
+    prompt = page.locator(".characters .given").evaluate_all("spans => spans.map(span => [span.textContent, span.title])")
+    assert prompt == scored
+    assert [title != "" for _, title in prompt] == [False] + [True] * (len(text) - 1)
 
 
 def test_a_seed_gives_the_same_text_again(page):
@@ -295,27 +307,7 @@ def test_the_card_has_no_loss_over_text_that_the_temperature_was_fitted_on(open_
 def test_text_has_the_contrast_of_wcag_aa(open_model, scheme):
     page = open_model(TINY, color_scheme=scheme)
     run(page, prompt="O ", characters=50)
-    colours = page.evaluate("""() => {
-        const solid = (element) => {
-            const colour = getComputedStyle(element).backgroundColor;
-            return colour === "rgba(0, 0, 0, 0)" ? solid(element.parentElement) : colour;
-        };
-        const shown = (element) => element.checkVisibility() && !element.closest(".hidden");
-        const written = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-        return [...document.body.querySelectorAll("*")]
-            .filter((element) => shown(element) && written(element) && !element.closest(":disabled"))
-            .map((element) => [element.outerHTML.slice(0, 80), getComputedStyle(element).color, solid(element)]);
-    }""")
-    assert len(colours) > 60
-    for element, *pair in colours:
-        lighter, darker = sorted((luminance(colour) for colour in pair), reverse=True)
-        assert (lighter + 0.05) / (darker + 0.05) >= 4.5, element
-
-
-def luminance(colour):
-    """Relative luminance, as WCAG defines it, of a colour as CSS writes it."""
-    channels = np.array([int(value) for value in re.findall(r"\d+", colour)[:3]]) / 255
-    return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+    assert_contrast_of_wcag_aa(page)
 
 
 def test_it_fits_a_phone(open_model):

@@ -11,6 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from emulation import Device, clean_environment, fetch_wheels, make_environment
+from serving import FIELDS, served_texts
 from targets import Target
 from workstation import REPOSITORY, Expected, pytest, requirements_of
 
@@ -78,7 +79,7 @@ def install(device: Device, report: Report, wheels: Path, own: Path, expected: E
     report.require(report.megabytes <= target.most_megabytes, f"the install takes {report.megabytes:.0f} MB")
     names = {re.sub("[._]", "-", name.rpartition("-")[0]).lower() for name in report.installed}
     report.require(names <= target.brings, f"the install brings {sorted(names - target.brings)}, which nobody expects")
-    device.pip("install", *from_here, "pytest", *([] if target.packages else ["regex"]))
+    device.pip("install", *from_here, "charedge[serve]", "pytest", *([] if target.packages else ["regex"]))
 
 
 def run_commands(device: Device, report: Report, expected: Expected) -> None:
@@ -106,8 +107,18 @@ def run_commands(device: Device, report: Report, expected: Expected) -> None:
                 report.difference = max(report.difference, abs(fields["nats_per_character"] - expected.scores[name]))
             elif command == "generate":
                 report.require(len(result.stdout) == 105, f"generate {name}: {len(result.stdout)} characters")
+    report.require(*_served(device, expected))
     report.require(device.target.interpreter in report.interpreter, f"the interpreter is {report.interpreter or 'none'}")
     report.require(report.difference <= TOLERANCE, f"a score differs by {report.difference:.6f} nats")
+
+
+def _served(device: Device, expected: Expected) -> tuple[bool, str]:
+    """Whether the device's server writes the text that its `charedge generate` writes, and what to say if it does not."""
+    (model,) = [path for path in expected.models if path.name == "gru-int8.tflite"]
+    options = ["--prompt", FIELDS["prompt"], "--length", FIELDS["max_tokens"], "--seed", FIELDS["seed"], "--no-echo"]
+    written = device.run("-m", "charedge", "generate", model, *options).stdout
+    served = served_texts(device, model)
+    return served == [written, written], f"serve: the texts are {served}, and not {written!r}"
 
 
 def run_tests(device: Device, report: Report, expected: Expected, files: Sequence[Path]) -> None:

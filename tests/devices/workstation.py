@@ -37,7 +37,7 @@ def requirements_of(target: Target, wheels: Path) -> list[str]:
         (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         metadata = archive.read(name).decode()
     required = re.findall(r"^Requires-Dist: ([^;\n]+)$", metadata, re.MULTILINE)
-    extras = re.findall(r"\[(.+)\]", target.install)
+    extras = [*re.findall(r"\[(.+)\]", target.install), "serve"]
     for extra in extras:
         required += re.findall(rf'^Requires-Dist: ([^;\n]+); extra == "{extra}"$', metadata, re.MULTILINE)
     brought = [package.removeprefix("python3-") for package in target.packages]

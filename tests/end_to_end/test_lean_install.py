@@ -55,3 +55,9 @@ def test_the_base_install_says_what_training_needs(lean, tmp_path):
     result = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "pip install 'charedge[train]'" in result.stderr
+
+
+def test_the_base_install_says_what_serving_needs(lean):
+    result = subprocess.run([lean / "charedge", "serve"], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "pip install 'charedge[serve]'" in result.stderr

@@ -49,7 +49,10 @@ def test_the_charedge_commands_on_a_page_run(page, process):
     if page == "docs/microcontrollers.md" and find_spec("tflite_micro") is None:
         pytest.skip("needs tflite-micro: pip install 'charedge[micro]'")
     for number, words in enumerate(commands_of(page)):
-        if words[0] == "charedge":
+        if words[:2] == ["charedge", "serve"]:  # runs until a signal; tests/server/test_serve_page.py asks it what the page asks
+            shown = process("serve", "--help").stdout
+            assert all(re.search(rf"{word}\b", shown) for word in words if word.startswith("--"))
+        elif words[0] == "charedge":
             command, *arguments = [word.replace("/shared/", f"shared{number}/") for word in words[1:]]
             fast = ("--characters-per-second", "1000000") if "--characters-per-second" in arguments else ()
             short = SHORT if "--init-from" in words else SMALL.get(command, ())
@@ -91,11 +94,14 @@ CHECKS = {
     "/opt/charedge/bin/pip": pip,
     "cp": copy,
     "scp": copy,
+    "curl": nothing,  # run in tests/server/test_serve_page.py
     "systemctl": enable,
     "python": run_python,
     "python3": run_python,
     "charedge": nothing,  # run above
-    **dict.fromkeys((".", "apt", "arm-none-eabi-gcc", "arm-none-eabi-size", "export", "journalctl"), nothing),
+    **dict.fromkeys(
+        (".", "apt", "mkdir", "chmod", "openssl", "arm-none-eabi-gcc", "arm-none-eabi-size", "export", "journalctl"), nothing
+    ),
     **dict.fromkeys(("cd", "gcc", "./bard"), nothing),  # run in test_c_step.py, as the command line prints them
 }
 

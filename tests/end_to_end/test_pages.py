@@ -14,8 +14,15 @@ DOCS = REPOSITORY / "docs"
 def test_the_command_line_page_has_the_programs_help_texts():
     update_help = runpy.run_path(str(DOCS / "update_help.py"))
     page = update_help["PAGE"].read_text(encoding="utf-8")
-    assert page.count("```text") == 11
+    assert page.count("```text") == 12
     assert update_help["updated"](page) == page, "run `make docs`"
+
+
+def test_the_servers_page_has_the_fields_that_it_checks():
+    update_help = runpy.run_path(str(DOCS / "update_help.py"))
+    page = update_help["SERVER_PAGE"].read_text(encoding="utf-8")
+    assert page.count("| `logprobs` |") == 1
+    assert update_help["with_fields"](page) == page, "run `make docs`"
 
 
 def test_the_python_of_the_api_page_runs(tmp_path, monkeypatch):
@@ -36,7 +43,7 @@ def test_the_session_in_the_readme_runs(charedge):
     line, shown = re.findall(r"```console\n\$ charedge (.*?)\n(.*?)```", readme, re.DOTALL)[0]
     result = charedge(*shlex.split(line))
     assert (result.status, result.stderr) == (0, "")
-    assert len(result.stdout) == len("ROMEO:") + 220
+    assert len(result.stdout) == len("ROMEO:") + 206
     assert result.stdout[:15] == shown[:15]
 
 

@@ -1,4 +1,4 @@
-"""The service of examples/systemd: its unit, as systemd judges it, and its program."""
+"""The services of examples/systemd: their units, as systemd judges them, and the program of one of them."""
 
 import re
 import shutil
@@ -10,6 +10,7 @@ from conftest import REPOSITORY
 
 FOLDER = REPOSITORY / "examples" / "systemd"
 UNIT = FOLDER / "charedge-ticker.service"
+SERVER = FOLDER / "charedge-serve.service"
 TICKER = FOLDER / "ticker.py"
 MOST_EXPOSURE = 10  # of 100: what systemd-analyze calls safe
 
@@ -24,22 +25,34 @@ def ticker(model, session, *options):
 
 
 @needs_systemd
-def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path):
-    unit = tmp_path / UNIT.name
-    unit.write_text(UNIT.read_text().replace("/opt/charedge/bin/python", sys.executable))
-    result = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("unit", [UNIT, SERVER], ids=lambda unit: unit.stem)
+def test_systemd_finds_nothing_wrong_with_a_unit(unit, tmp_path):
+    here = tmp_path / unit.name
+    here.write_text(re.sub(r"/opt/charedge/bin/\w+", sys.executable, unit.read_text()))
+    result = subprocess.run(["systemd-analyze", "verify", "--man=no", here], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout + result.stderr) == (0, "")
 
 
 @needs_systemd
-def test_systemd_calls_the_sandbox_safe():
-    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={MOST_EXPOSURE}", UNIT]
+@pytest.mark.parametrize("unit", [UNIT, SERVER], ids=lambda unit: unit.stem)
+def test_systemd_calls_the_sandbox_safe(unit):
+    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={MOST_EXPOSURE}", unit]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
-    assert "SAFE" in result.stdout
+    assert re.search(r"exposure level .*: (0\.\d|1\.0) ", result.stdout)
 
 
-def test_the_unit_passes_options_that_the_program_has():
+def test_the_servers_unit_sets_variables_that_the_command_has(charedge):
+    text = SERVER.read_text()
+    (line,) = re.findall("^ExecStart=(.*)$", text, re.MULTILINE)
+    variables = re.findall("^Environment=(CHAREDGE_[A-Z_]+)=", text, re.MULTILINE)
+    assert line.split() == ["/opt/charedge/bin/charedge", "serve", "/opt/charedge/bard.tflite"]
+    assert len(variables) == 4
+    shown = charedge("serve", "--help").stdout
+    assert all(re.search(rf"\b{name}\b", shown) for name in variables)
+
+
+def test_the_tickers_unit_passes_options_that_the_program_has():
     (line,) = re.findall("^ExecStart=(.*)$", UNIT.read_text(), re.MULTILINE)
     shown = subprocess.run([sys.executable, TICKER, "--help"], capture_output=True, text=True, check=True).stdout
     options = re.findall(r"--[\w-]+", line)

@@ -112,7 +112,7 @@ def test_what_the_page_downloads_for_devices_without_a_network_is_all_there(whee
 def test_the_wheels_are_small(wheels):
     sizes = [path.stat().st_size for path in wheels.glob("charedge-*.whl")]
     assert len(sizes) == 2
-    assert max(sizes) <= 280_000
+    assert max(sizes) <= 390_000  # the server, the page and the deployer have 100,000 of them
 
 
 def test_a_wheel_of_another_name_is_refused(tmp_path):

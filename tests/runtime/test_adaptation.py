@@ -267,6 +267,8 @@ def test_the_command_line_says_whether_a_figure_is_adapted(model, generator, pro
     fields = json.loads(charedge("score", model.path, text, "--json", "--adapt", "--adapt-rate", "0.005").stdout)
     assert (plain["adapted"], fields["adapted"]) == (False, True)
     assert fields["nats_per_character"] == generator.score(prompt, adapt=True, adapt_rate=0.005).nats_per_character
+    default = json.loads(charedge("score", model.path, text, "--json", "--adapt").stdout)
+    assert default["nats_per_character"] == generator.score(prompt, adapt=True).nats_per_character
     assert "adapted" not in charedge("score", model.path, text).stdout
     assert charedge("score", model.path, text, "--adapt").stdout.endswith("carried, adapted while reading\n")
     assert charedge("score", model.path, text, "--adapt", "--adapt-rate", "0").stderr.startswith("charedge: --adapt-rate 0")

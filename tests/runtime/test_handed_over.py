@@ -78,8 +78,9 @@ def save_always(monkeypatch):
 
 @pytest.fixture
 def handlers():
-    """Signals are handled as a program finds them, and afterwards as before."""
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
+    """Signals are handled as a program finds them, however pytest was started, and afterwards as before."""
+    found = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in found.items()}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -33,7 +33,7 @@ def times(clock, pieces, rate, work):
             clock.work(work(number))
             yield piece
 
-    return [clock.now for _ in paced(made(), rate, clock, clock.sleep)]
+    return [clock.now for _ in paced(made(), Pace(rate, clock), clock.sleep)]
 
 
 def test_characters_come_at_even_times_whatever_each_takes():
@@ -91,7 +91,7 @@ def test_a_stream_waits_for_every_piece_and_writes_the_same_text(generator, wait
 def test_ctrl_c_in_a_wait_leaves_the_session_after_the_received_text(generator, monkeypatch, tmp_path):
     received = []
 
-    def wait(pace, characters):
+    def wait(pace, characters, *_):
         if len(received) == 5:
             raise KeyboardInterrupt
 

@@ -131,7 +131,7 @@ def test_a_step_that_was_interrupted_leaves_the_model_as_it_was(generator, monke
         monkeypatch.undo()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(generator._step, "_bind", interrupt)
+    monkeypatch.setattr(generator.step, "_bind", interrupt)
     with pytest.raises(KeyboardInterrupt):
         generator.generate_batch(["A"] * 6, 5, seed=1)
     assert generator.generate("ROMEO:", 50, seed=1) == expected

@@ -170,11 +170,26 @@ def test_a_request_that_takes_too_long_is_ended(model):
     with serving(model.path, timeout=0.2, max_length=10_000_000) as client:
         reply = client.complete(max_tokens=10_000_000)
         assert (reply.status, reply.error["code"]) == (504, "timeout")
-        reply = client.complete(max_tokens=10_000_000, stream=True)
-        assert reply.status == 200
+        replies = (client.complete(max_tokens=10_000_000, stream=True) for _ in range(100))
+        reply = next(reply for reply in replies if reply.status == 200)  # whose first character came in time
         last = reply.body.split(b"\n\n")[-2]
         assert last.startswith(b'data: {"error"')
         assert b"[DONE]" not in reply.body
+        assert rows(client) == 0
+
+
+def test_a_client_that_does_not_read_is_disconnected(model, monkeypatch):
+    from charedge.runtime.server import connection
+
+    monkeypatch.setattr(connection, "STALL_SECONDS", 0.2)
+    with serving(model.path, max_length=10_000_000) as client, socket.socket() as silent:
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        silent.connect(("127.0.0.1", client.port))
+        body = b'{"max_tokens": 10000000, "stream": true, "n": 8}'
+        silent.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert silent.recv(100).startswith(b"HTTP/1.1 200 ")
+        while b'status="499"' not in client.get("/metrics").body:  # the server has noticed
+            pass
         assert rows(client) == 0
 
 

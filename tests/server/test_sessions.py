@@ -15,18 +15,22 @@ def say(client, name, prompt="", **fields):
     return client.texts(session=name, prompt=prompt, max_tokens=20, **fields)[0]
 
 
-@pytest.fixture
-def cli(charedge, model, tmp_path):
-    """What `charedge generate` writes in a session's file: `cli(prompt, *options)`."""
+class CommandLine:
+    """`charedge generate` in a session's file: `cli(prompt, *options)`."""
 
-    def call(prompt, *options, path=tmp_path / "cli.session"):
-        arguments = ("generate", model.path, "--session", path, "--prompt", prompt, "--length", 20, "--no-echo", *options)
-        result = charedge(*arguments)
+    def __init__(self, charedge, model, path):
+        self.charedge, self.model, self.path = charedge, model, path
+
+    def __call__(self, prompt, *options, path=None):
+        arguments = ("--session", path or self.path, "--prompt", prompt, "--length", 20, "--no-echo", *options)
+        result = self.charedge("generate", self.model.path, *arguments)
         assert result.status == 0, result.stderr
         return result.stdout
 
-    call.path = tmp_path / "cli.session"
-    return call
+
+@pytest.fixture
+def cli(charedge, model, tmp_path):
+    return CommandLine(charedge, model, tmp_path / "cli.session")
 
 
 @pytest.mark.parametrize("adapt", [False, True])

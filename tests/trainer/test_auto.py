@@ -81,7 +81,7 @@ def test_a_named_preset_is_the_same_for_every_length(plan):
 def test_a_start_from_a_model_has_its_network_and_a_recipe_of_its_own(plan):
     cold, _ = plan(20_000)
     warm, _ = plan(20_000, init_from="shakespeare-tiny")
-    assert (warm["units"], warm["layers"], warm["embedding_dim"]) == (160, 2, 128)
+    assert (warm["units"], warm["layers"], warm["embedding_dim"]) == (172, 2, 128)
     assert warm["learning_rate"] < cold["learning_rate"]
     assert warm["epochs"] < cold["epochs"]
     large, _ = plan(20_000, init_from="shakespeare")

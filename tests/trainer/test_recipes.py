@@ -111,6 +111,7 @@ def test_the_last_weights_are_kept_on_request_though_others_were_better(process,
     assert (result.returncode, "last of 3 epochs is epoch 3" in result.stdout) == (0, True), result.stderr
     losses = [row["validation_nats_per_character"] for row in history(run)]
     assert losses[-1] > min(losses)
+    assert f"held-out {losses[-1]:.2f}: " in result.stderr
     kept = kept_weights(run)
     arrays = list(checkpoint(run).values())
     assert all(any(np.array_equal(weight, last) for last in arrays) for weight in kept)
