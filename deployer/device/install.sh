@@ -26,7 +26,11 @@ if [ ! -f "$venv/complete" ]; then
         PIP_NO_INDEX=1 pip_install $options --find-links "$wheels" "$wheels/$5$6" >"$log" 2>&1
     else
         pip_install $options "$wheels/$5$6" >"$log" 2>&1
-    fi || fail "pip cannot install charedge ($(grep -v '^WARNING' "$log" | tail -n 1 | sed 's/^ERROR: //'))"
+    fi || {
+        advice=
+        [ "$7" = 1 ] || advice=': give --offline to carry the wheels'
+        fail "pip cannot install charedge ($(grep -v '^WARNING' "$log" | tail -n 1 | sed 's/^ERROR: //'))$advice"
+    }
     "$python" -m charedge --version >"$log" 2>&1 || fail "charedge does not start ($(tail -n 1 "$log"))"
     printf '%s\n' "${10}" >"$venv/complete.part"
     flush

@@ -85,6 +85,19 @@ def installed(deploy, ssh_device, tmp_path, models, snapshots):
 
 
 @pytest.fixture
+def second(installed):
+    """The home folder of a second device, which has the first one's charedge and no model."""
+    device, home = installed.device, installed.device.folder / "second"
+    shutil.rmtree(home, ignore_errors=True)
+    prefix = home / ".local" / "share" / "charedge"
+    prefix.mkdir(parents=True)
+    (prefix / "venvs").symlink_to(device.prefix / "venvs")
+    (prefix / "venv").symlink_to((device.prefix / "venv").readlink())
+    device.client("second", SetEnv=f'CHAREDGE_HOME="{home}"')
+    return prefix
+
+
+@pytest.fixture
 def cutter(ssh_device):
     """A relay that cuts connections; `cut` is the name of the device behind it."""
     relay = Cutter(ssh_device.port)

@@ -4,23 +4,9 @@ import json
 import shutil
 import subprocess
 
-import pytest
 from ssh_device import make_key, sha256
 
 NAME = "bard.tflite"
-
-
-@pytest.fixture
-def second(installed):
-    """The home folder of a second device, which has the first one's charedge and no model."""
-    device, home = installed.device, installed.device.folder / "second"
-    shutil.rmtree(home, ignore_errors=True)
-    prefix = home / ".local" / "share" / "charedge"
-    prefix.mkdir(parents=True)
-    (prefix / "venvs").symlink_to(device.prefix / "venvs")
-    (prefix / "venv").symlink_to((device.prefix / "venv").readlink())
-    device.client("second", SetEnv=f'CHAREDGE_HOME="{home}"')
-    return prefix
 
 
 def test_one_device_that_fails_does_not_affect_the_others(installed, second, deploy, tmp_path):

@@ -17,6 +17,8 @@ PAGES = [
 SHORT = ("--epochs", "1", "--batch-size", "4")
 SMALL = {"train": ("--units", "8", "--embedding-dim", "4", *SHORT), "generate": ("--length", "50")}
 """Options that make a command of a page take seconds; of an option given twice the last one counts."""
+ELSEWHERE = ("deploy", "serve")
+"""Here only their options are looked up: they run in tests/deployer/test_deploy_pages.py and tests/server/test_serve_page.py."""
 
 
 def commands_of(page, language="sh"):
@@ -49,8 +51,8 @@ def test_the_charedge_commands_on_a_page_run(page, process):
     if page == "docs/microcontrollers.md" and find_spec("tflite_micro") is None:
         pytest.skip("needs tflite-micro: pip install 'charedge[micro]'")
     for number, words in enumerate(commands_of(page)):
-        if words[:2] == ["charedge", "serve"]:  # runs until a signal; tests/server/test_serve_page.py asks it what the page asks
-            shown = process("serve", "--help").stdout
+        if words[0] == "charedge" and words[1] in ELSEWHERE:
+            shown = process(words[1], "--help").stdout
             assert all(re.search(rf"{word}\b", shown) for word in words if word.startswith("--"))
         elif words[0] == "charedge":
             command, *arguments = [word.replace("/shared/", f"shared{number}/") for word in words[1:]]
@@ -95,12 +97,14 @@ CHECKS = {
     "cp": copy,
     "scp": copy,
     "curl": nothing,  # run in tests/server/test_serve_page.py
+    "ssh-keygen": nothing,  # run in tests/deployer/test_deploy_pages.py
     "systemctl": enable,
     "python": run_python,
     "python3": run_python,
     "charedge": nothing,  # run above
     **dict.fromkeys(
-        (".", "apt", "mkdir", "chmod", "openssl", "arm-none-eabi-gcc", "arm-none-eabi-size", "export", "journalctl"), nothing
+        (".", "apt", "mkdir", "chmod", "echo", "openssl", "arm-none-eabi-gcc", "arm-none-eabi-size", "export", "journalctl"),
+        nothing,
     ),
     **dict.fromkeys(("cd", "gcc", "./bard"), nothing),  # run in test_c_step.py, as the command line prints them
 }
