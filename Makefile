@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-browser test-metadata test-devices test-gpu test-runtime wheels check bench bench-adaptation bench-server bench-runtime bench-training bench-profiles bench-growth bench-browser pictures
+.PHONY: demo test test-slow test-browser test-metadata test-devices test-gpu test-runtime wheels check bench bench-adaptation bench-server bench-runtime bench-training bench-profiles bench-growth bench-browser pictures
 .PHONY: models quijote docs fuzz kills power-cuts deploy-cuts deploy-devices soak lm-eval clean
 
 demo: .venv/installed
@@ -10,7 +10,11 @@ demo: .venv/installed
 
 # All tests of a file run in one process, so that what they share is made once.
 test: .venv/installed .venv-tflite/installed
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -m 'not slow' --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# The tests that take longest.
+test-slow: .venv/installed
+	$(BIN)/pytest -m slow --numprocesses 2
 
 # The tests of the runtime, in an install without TensorFlow.
 test-runtime: .venv-runtime/installed

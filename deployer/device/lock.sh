@@ -12,6 +12,7 @@ until mkdir "$lock" 2>/dev/null; do
     process=$(cat "$lock/process" 2>/dev/null) || process=
     if [ -n "$process" ] && [ "$(stamp "${process%% *}")" = "$process" ]; then
         [ "$holder" = "$3" ] && [ $waited -lt $MOST_SECONDS ] || fail "$holder is deploying to $1: wait until it is done"
+        printf '\n' || exit 1 # ends a script whose connection was cut
         sleep 1
         waited=$((waited + 1))
     elif [ "$holder" = "$3" ] || [ -n "$(find "$lock" -prune -mmin +$STALE_MINUTES)" ]; then

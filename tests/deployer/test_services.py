@@ -49,6 +49,7 @@ def served(port):
 def test_a_server_is_installed_from_the_network_updated_and_brought_back(installed, deploy, index, systemd):
     device, port = installed.device, local_addresses(1)[0].rpartition(":")[2]
     device.before_commands(f"export PIP_INDEX_URL={index}")
+    (device.prefix / "venv").unlink()
     first = deploy(installed.old, "--service", "serve", "--service-port", port)
     assert first.status == 0, first.stderr
     assert "install charedge from its own network" in first.stderr

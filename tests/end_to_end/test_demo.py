@@ -59,6 +59,7 @@ def test_the_demo_runs_and_names_its_three_commands(demo, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_where_the_environment_is_not_activated_the_printed_commands_work_as_printed(demo):
     result = subprocess.run(demo, capture_output=True, text=True, check=False, env=with_path())
     assert result.returncode == 0, result.stderr

@@ -23,6 +23,7 @@ def test_without_a_gpu_the_program_says_so_in_one_line():
     assert result.stdout.startswith("no GPU was tested: ")
 
 
+@pytest.mark.slow
 def test_its_table_and_its_file_have_a_row_for_what_was_checked(tmp_path):
     checks = ["--check", "gradients", "--check", "losses", "--check", "convert"]
     small = ["--cpu", "--units", 16, "--steps", 3, "--precision", "mixed_bfloat16"]

@@ -10,6 +10,7 @@ from conftest import REPOSITORY, config_of
 import charedge as package
 
 NAME = "shakespeare-tiny"
+pytestmark = pytest.mark.slow
 CHANGES = ("--set", "units=24", "--set", "embedding_dim=8", "--set", "epochs=1", "--set", "batch_size=16")
 
 

@@ -53,7 +53,7 @@ def test_without_a_model_a_file_of_that_name_is_not_used(charedge, tmp_path, mon
     assert charedge("info", NAMES[0]).status == 1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param("shakespeare", marks=pytest.mark.slow), "shakespeare-tiny"])
 def test_a_model_is_small_says_where_it_comes_from_and_predicts_what_was_held_out(name):
     generator = load(name)
     assert (FOLDER / f"{name}.tflite").stat().st_size <= MOST_BYTES[name]

@@ -88,6 +88,7 @@ def test_a_start_from_a_model_has_its_network_and_a_recipe_of_its_own(plan):
     assert large["units"] == 608
 
 
+@pytest.mark.slow
 def test_a_run_of_the_preset_auto_is_resumed_with_the_same_options(process, corpus, tmp_path):
     tiny = ("--units", "16", "--layers", "1", "--embedding-dim", "8", "--epochs", "1")
     result = process("train", corpus, "--output", tmp_path / "run", *tiny)

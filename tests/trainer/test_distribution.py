@@ -53,6 +53,7 @@ def test_two_workers_train_what_one_does(train, start_workers, corpus, tmp_path)
     assert_same_training(run, train(*OPTIONS).path)
 
 
+@pytest.mark.slow
 def test_a_late_worker_and_one_that_was_started_again_train_what_one_does(train, start_worker, corpus, tmp_path):
     run, addresses = tmp_path / "run", local_addresses(2)
     arguments = ("train", corpus, "--output", run, *OPTIONS)
@@ -68,6 +69,7 @@ def test_a_late_worker_and_one_that_was_started_again_train_what_one_does(train,
     assert_same_training(run, train(*OPTIONS).path)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_worker_stops_both_and_both_can_resume(train, start_workers, corpus, tmp_path):
     run = tmp_path / "run"
     workers = start_workers(corpus, "--output", run, *OPTIONS)
@@ -81,6 +83,7 @@ def test_a_signal_to_one_worker_stops_both_and_both_can_resume(train, start_work
     assert_same_training(run, train(*OPTIONS).path)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_ends_the_other_and_both_can_resume(train, start_workers, corpus, tmp_path):
     run = tmp_path / "run"
     workers = start_workers(corpus, "--output", run, *OPTIONS)

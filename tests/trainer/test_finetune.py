@@ -53,7 +53,7 @@ def test_the_new_run_says_how_it_was_made(train, tuned):
 def test_the_learning_rate_follows_the_run(train, process, tmp_path, decay, rate):
     """TINY's is 0.01: a third of it where it stayed, a hundredth where it fell to zero."""
     options = () if decay == "cosine" else ("--learning-rate-decay", decay)
-    result = process("finetune", train(*options).path, "--output", tmp_path / "run")
+    result = process("finetune", train(*options).path, "--output", tmp_path / "run", "--epochs", "1")
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "run" / "config.json").read_text())["learning_rate"] == pytest.approx(rate)
 
@@ -80,6 +80,7 @@ def test_the_rounded_kernel_is_octavs(train):
     np.testing.assert_allclose(reference.log_softmax(found[0]), reference.log_softmax(expected), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_stopped_fine_tuning_resumes(train, process, start, tmp_path, tuned):
     run = tmp_path / "run"
     with start("finetune", train().path, "--output", run, "--epochs", "2", "--learning-rate", "0.002") as tuning:

@@ -72,7 +72,9 @@ def test_a_token_that_the_training_never_saw_does_not_move_the_bias():
     np.testing.assert_allclose(bias, [2.0, 3.0])
 
 
-@pytest.mark.parametrize(("quantization", "options"), [("int8", ()), ("int4", ("--cell", "lstm"))], ids=["int8", "int4-lstm"])
+@pytest.mark.parametrize(
+    ("quantization", "options"), [("int8", ()), pytest.param("int4", ("--cell", "lstm"), marks=pytest.mark.slow)]
+)
 def test_a_training_from_a_model_file_begins_where_the_run_ended(converted, corpus, process, tmp_path, quantization, options):
     made = converted(quantization, *options)
     result = process("train", corpus, "--init-from", made.path, "--output", tmp_path / "run", *NO_LEARNING)

@@ -67,6 +67,7 @@ def test_a_training_that_is_too_short_says_so_before_the_next_command(train, pro
     assert f"held-out {best:.2f}: the network" in made.stderr
 
 
+@pytest.mark.slow
 def test_a_training_that_patience_ended_says_so(process, corpus, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text(corpus.read_text()[:4_000])

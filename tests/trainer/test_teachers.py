@@ -90,6 +90,7 @@ def test_the_loss_is_the_text_s_and_the_teachers_by_their_weight(teachers, proce
     np.testing.assert_allclose(10 * moment, 1 / len(counted) - wanted, atol=3e-3)
 
 
+@pytest.mark.slow
 def test_a_training_with_teachers_that_was_killed_ends_with_the_same_weights(teachers, student, corpus, start, process, tmp_path):
     run = tmp_path / "run"
     options = ("--seed", "5", "--teacher", teachers[0], "--teacher", teachers[1], "--teacher-weight", "0.9")

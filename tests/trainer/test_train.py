@@ -118,7 +118,7 @@ def test_the_same_seed_trains_the_same_weights(train, tmp_path, corpus, process)
     assert all((expected[key] == found[key]).all() for key in expected)
 
 
-@pytest.mark.parametrize("devices", ["1", "2"])
+@pytest.mark.parametrize("devices", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_ctrl_c_saves_and_resume_ends_with_the_same_weights(train, tmp_path, corpus, process, start, devices):
     run = tmp_path / "run"
     options = ("--dropout", "0.2", "--cpu-devices", devices)
@@ -160,7 +160,7 @@ def test_mixed_precision_is_recorded(tmp_path, corpus, process):
     assert json.loads((tmp_path / "run" / "config.json").read_text())["precision"] == "mixed_bfloat16"
 
 
-@pytest.mark.parametrize("taught", [False, True], ids=["alone", "taught"])
+@pytest.mark.parametrize("taught", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["alone", "taught"])
 def test_two_devices_train_what_one_does(tmp_path, corpus, train, process, taught):
     """The same global batch with the same places dropped: the same weights up to rounding."""
     options = ("--cpu-devices", "1", "--dropout", "0.2", "--embedding-dropout", "0.1", "--weight-drop", "0.1", "--clip-norm", "0.5")
@@ -311,6 +311,7 @@ sys.exit(run(sys.argv[2:]))
 """
 
 
+@pytest.mark.slow
 def test_kill_9_loses_nothing_but_what_no_checkpoint_holds(train, corpus, process, fork_server, tmp_path):
     run, options = tmp_path / "run", (*TINY, "--dropout", "0.2", "--checkpoint-minutes", "0.0001")
     command = ["-c", KILLED, 3, "train"]
