@@ -39,7 +39,7 @@ def deploy_command(
         ),
     ],
     targets: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="More devices, one on each line of FILE.  [default: none]")
+        Path | None, typer.Option(metavar="FILE", help="More devices, one per line of FILE.  [default: none]")
     ] = None,
     ssh_port: Annotated[
         int | None, typer.Option("--ssh-port", "-p", metavar="PORT", help="Port of ssh.  [default: ssh's own]")
@@ -56,26 +56,26 @@ def deploy_command(
         typer.Option(
             metavar="|".join([*KINDS, "none"]),
             help="Run `charedge serve`, or write a text at reading speed into the journal, as a systemd service; none removes it.  "
-            "[default: as it is]",
+            "[default: leave it unchanged]",
         ),
     ] = None,
     service_port: Annotated[
         int, typer.Option(metavar="PORT", help="Port of --service serve on the device's 127.0.0.1.")
     ] = DEFAULT_PORT,
     system: Annotated[
-        bool, typer.Option("--system", help="Make it a service of the system, with sudo, and not of the user.")
+        bool, typer.Option("--system", help="Install --service as a system service, with sudo, instead of a user service.")
     ] = False,
-    follow: Annotated[bool, typer.Option("--follow", help="Show the service's log in the end, until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Show the service's log at the end, until Ctrl-C.")] = False,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Fetch the wheels here and carry them, even if the device has a network.")
+        bool, typer.Option("--offline", help="Download the wheels on this machine and copy them, even if the device has a network.")
     ] = False,
-    rollback: Annotated[bool, typer.Option("--rollback", help="Put the previous MODEL of the device in its place again.")] = False,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Restore the previous MODEL of the device.")] = False,
     sign: Annotated[
         Path | None, typer.Option(metavar="KEY", help="Sign MODEL with this ssh key, as MODEL.sig.  [default: none]")
     ] = None,
     verify_key: Annotated[
         Path | None,
-        typer.Option(metavar="KEY.pub", help="Refuse MODEL, here and there, unless this key has signed it.  [default: none]"),
+        typer.Option(metavar="KEY.pub", help="Refuse MODEL, on both machines, unless this key has signed it.  [default: none]"),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Look at the devices, and print what would be done.")] = False,
     as_json: JSON = False,

@@ -118,6 +118,8 @@ def prepare(model: StrPath, sign_with: Path | None = None, verify_key: Path | No
     signature = sign(path, sign_with) if sign_with else path.with_name(f"{path.name}.sig")
     signers = allowed_signers_for(verify_key) if verify_key else ""
     if signers:
+        if not signature.is_file():
+            raise CharedgeError(f"{path} has no signature {signature}: sign it with `sign` and a private key.")
         with tempfile.TemporaryDirectory(prefix="charedge-") as folder:
             allowed = Path(folder) / "allowed_signers"
             allowed.write_text(signers, encoding="utf-8")
@@ -226,7 +228,7 @@ def _deploy(connection: Connection, model: LocalModel, options: Options, progres
         if plan(look(connection, options.prefix, model.name, scope), request, own.sha256) != decided:
             raise CharedgeError("another deployment has just ended there: run the command again.")
         if decided.installs:
-            from_where = "its own network" if carried is None else f"{len(carried) + 1} wheels carried from here"
+            from_where = "its own network" if carried is None else f"{len(carried) + 1} wheels copied from here"
             progress(Report("deploy", message=f"install charedge from {from_where}, which takes minutes on a small device"))
             install(held, decided, own, carried, lambda sent, total: progress(Report("copying wheels to", sent, total, "bytes")))
         warnings: tuple[str, ...] = ()
@@ -316,7 +318,7 @@ def _roll_back(connection: Connection, name: str, options: Options, progress: Pr
     wanted = Wanted(found.kind, found.scope, found.port or DEFAULT_PORT) if found else None
     text = unit(wanted, device.prefix, device.user, name, device.previous_sha256) if wanted else ""
     sign_of_life = health(wanted, device.prefix, name, device.previous_sha256) if wanted else ""
-    done = f"put the previous {name} in its place, and keep the one there as the previous one"
+    done = f"restore the previous {name}, and keep the current one as the previous one"
     result = Deployment(
         target=connection.target.address,
         model=name,

@@ -229,7 +229,7 @@ def steps(plan: Plan, device: Device, request: Request) -> Iterator[str]:
     if plan.signs:
         yield "copy its signature"
     if plan.commits:
-        kept = ", and keep the one there as the previous one" if plan.copies and device.model_sha256 else ""
+        kept = ", and keep the current one as the previous one" if plan.copies and device.model_sha256 else ""
         yield f"verify it there, then put it at {device.prefix}/models/{request.name}{kept}"
     if plan.commits and plan.service:
         yield f"restart the {plan.service.scope} service charedge-{plan.service.kind}, and go back if it does not work"

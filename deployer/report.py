@@ -114,8 +114,8 @@ def table(deployment: Deployment) -> list[str]:
         ("machine", lambda f: f.machine),
         ("interpreter", lambda f: f.interpreter),
         ("verified", lambda f: f"{f.nats_per_character:.6f} nats per character"),
-        ("a character", lambda f: f"{f.microseconds_per_character:,.1f} us"),
-        ("memory", lambda f: f"{f.peak_rss_bytes / 2**20:.1f} MiB at most"),
+        ("per character", lambda f: f"{f.microseconds_per_character:,.1f} us"),
+        ("peak memory", lambda f: f"{f.peak_rss_bytes / 2**20:.1f} MiB"),
     ):
         rows.append([label, *(text(figures) for _, figures in shown)])
     return [title, *(_aligned(rows) if shown else []), f"next: {deployment.command}"]

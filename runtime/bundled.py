@@ -27,7 +27,7 @@ def find_model(model: str | Path) -> Path:
 
         names = dict.fromkeys([*get_close_matches(name, NAMES, cutoff=0.4), *NAMES])  # the nearest first
         raise CharedgeError(
-            f"{name!r} is neither a file nor a bundled model ({', '.join(names)}): give one of these; a text to continue is given "
-            "with `prompt`."
+            f"{name!r} is neither a file nor a bundled model ({', '.join(names)}): give one of these. `charedge generate` "
+            "takes the text to continue with `prompt`."
         )
     return path

@@ -511,12 +511,13 @@ def bench(
     if as_json:
         print_json(asdict(result))
         return
-    print(f"machine      {', '.join(result.machine.values())}")
-    print(f"interpreter  {result.interpreter}")
-    print(f"load         {result.load_milliseconds:.1f} ms, the probe included")
-    print(f"a character  {result.microseconds_per_character:.1f} us (median), {result.microseconds_per_character_p99:.1f} us (p99)")
+    print(f"machine        {', '.join(result.machine.values())}")
+    print(f"interpreter    {result.interpreter}")
+    print(f"load           {result.load_milliseconds:.1f} ms, the probe included")
+    median, slowest = result.microseconds_per_character, result.microseconds_per_character_p99
+    print(f"per character  {median:.1f} us (median), {slowest:.1f} us (p99)")
     for entry in result.rates:
         rows = "1 text " if entry.rows == 1 else f"{entry.rows} texts"
-        threads = "1 thread " if entry.threads == 1 else f"{entry.threads} threads"
-        print(f"{rows}      {entry.characters_per_second:,.0f} characters/s on {threads}")
-    print(f"memory       {result.peak_rss_bytes / 2**20:.1f} MiB at most")
+        threads = "1 thread" if entry.threads == 1 else f"{entry.threads} threads"
+        print(f"{rows}        {entry.characters_per_second:,.0f} characters/s on {threads}")
+    print(f"peak memory    {result.peak_rss_bytes / 2**20:.1f} MiB")

@@ -35,7 +35,7 @@ WORKER_TIMEOUT = Annotated[
     float, typer.Option(metavar="SECONDS", help="Seconds to wait for the other workers that TF_CONFIG names.")
 ]
 QUIET = Annotated[bool, typer.Option("--quiet", help="Show only warnings and the result.")]
-JSON_LOG = Annotated[Path | None, typer.Option(metavar="FILE", help="Append the progress to FILE, a JSON object a line.")]
+JSON_LOG = Annotated[Path | None, typer.Option(metavar="FILE", help="Append the progress to FILE, one JSON object per line.")]
 
 
 def with_config_options(command: Callable[..., None]) -> Callable[..., None]:

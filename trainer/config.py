@@ -173,7 +173,7 @@ class Config:
         "auto", Choice(("auto", *PRECISIONS)), "Keras dtype policy; auto is mixed_bfloat16 on a CPU that supports it, else float32."
     )
     cpu_devices: int | None = option(
-        None, whole(1, 64), "Logical devices that the CPU is divided into.", in_manifest=False, unset="as many as are faster"
+        None, whole(1, 64), "Logical devices that the CPU is divided into.", in_manifest=False, unset="the fastest number"
     )
     seed: int = option(1, whole(0, 2**32 - 1), "Seed of the weights, the data order and dropout.")
 

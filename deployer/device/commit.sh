@@ -62,17 +62,19 @@ flush
 
 # Puts back what was there before
 go_back() {
-    now='the model is in its place, without a service'
+    now='the model was installed, without a service'
     if [ -f "$model.old" ]; then
         move "$model.old" "$model"
-        now='the model from before is in its place again'
+        now='the previous model was restored'
+    elif [ ! -f "$model" ]; then
+        now='no model was installed'
     fi
     [ -z "$environment" ] || point "$environment"
     if [ -n "$kind" ]; then
         write_unit "$before"
         port=$(printf '%s\n' "$before" | sed -n 's/^ExecStart=.* --port \([0-9]*\)$/\1/p')
         health=${port:+http://127.0.0.1:$port/health} # of the service from before; its session is not known here
-        [ -z "$before" ] || restart 90 || now="$now, but the service from before does not work either"
+        [ -z "$before" ] || restart 90 || now="$now, but the previous service does not work either"
     fi
     flush
 }

@@ -20,7 +20,7 @@ if [ ! -f "$venv/complete" ]; then
     [ "$8" = 0 ] || options="$options --system-site-packages"
     [ "$bare" = 0 ] || options="$options --without-pip"
     mkdir -p "$1/venvs" && "$4" -m venv $options "$venv" >"$log" 2>&1 ||
-        fail "a virtual environment cannot be made ($(tail -n 1 "$log"))"
+        fail "the virtual environment cannot be created ($(tail -n 1 "$log")): check the Python and the free space there, then deploy again"
     options='--quiet --no-input --only-binary :all:'
     if [ "$7" = 1 ]; then
         PIP_NO_INDEX=1 pip_install $options --find-links "$wheels" "$wheels/$5$6" >"$log" 2>&1
@@ -28,10 +28,10 @@ if [ ! -f "$venv/complete" ]; then
         pip_install $options "$wheels/$5$6" >"$log" 2>&1
     fi || {
         advice=
-        [ "$7" = 1 ] || advice=': give --offline to carry the wheels'
+        [ "$7" = 1 ] || advice=': give --offline to copy the wheels from the workstation'
         fail "pip cannot install charedge ($(grep -v '^WARNING' "$log" | tail -n 1 | sed 's/^ERROR: //'))$advice"
     }
-    "$python" -m charedge --version >"$log" 2>&1 || fail "charedge does not start ($(tail -n 1 "$log"))"
+    "$python" -m charedge --version >"$log" 2>&1 || fail "charedge was installed, but does not start ($(tail -n 1 "$log"))"
     printf '%s\n' "${10}" >"$venv/complete.part"
     flush
     mv "$venv/complete.part" "$venv/complete"

@@ -3,7 +3,7 @@
 hold "$1" "$2"
 part=$1/$3.part
 trap 'rm -f "$part"' EXIT
-why=$(mkdir -p "$(dirname "$part")" 2>&1 && cat 2>&1 >"$part") || fail "$part cannot be written (${why##*: })"
-[ "$(wc -c <"$part")" -eq "$4" ] && [ "$(sha256 "$part")" = "$5" ] || fail "$part is not what was sent: copy it again"
+why=$(mkdir -p "$(dirname "$part")" 2>&1 && cat 2>&1 >"$part") || fail "$part cannot be written (${why##*: }): free some space there, then deploy again"
+[ "$(wc -c <"$part")" -eq "$4" ] && [ "$(sha256 "$part")" = "$5" ] || fail "$part is not what was sent: deploy again"
 flush "$part"
-mv -f "$part" "$1/$3" || fail "$1/$3 cannot be written"
+mv -f "$part" "$1/$3" || fail "$1/$3 cannot be written: free some space there, then deploy again"

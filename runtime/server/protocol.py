@@ -128,7 +128,7 @@ def completion_fields(settings: Settings) -> tuple[Field, ...]:
         Field(
             "stream_options",
             {"type": "object", "properties": {"include_usage": {"type": "boolean"}}, "additionalProperties": False},
-            "Of `stream`: with `include_usage` the last event has the numbers of characters. Default: none.",
+            "For `stream`: with `include_usage` the last event has the numbers of characters. Default: none.",
         ),
         Field("pattern", _text(MAX_PATTERN), "A regular expression that the text matches as a whole. Default: none."),
         Field(
@@ -139,9 +139,9 @@ def completion_fields(settings: Settings) -> tuple[Field, ...]:
         ADAPT,
         ADAPT_RATE,
         Field("session", SESSION, "Continue the text of this session, and save it when the text is complete. Default: none."),
-        Field("suffix", {"type": "string", "enum": []}, "Cannot be honoured: null."),
-        Field("presence_penalty", {"type": "number", "enum": [0]}, "Cannot be honoured: null or 0."),
-        Field("frequency_penalty", {"type": "number", "enum": [0]}, "Cannot be honoured: null or 0."),
+        Field("suffix", {"type": "string", "enum": []}, "Not supported: must be null."),
+        Field("presence_penalty", {"type": "number", "enum": [0]}, "Not supported: must be null or 0."),
+        Field("frequency_penalty", {"type": "number", "enum": [0]}, "Not supported: must be null or 0."),
     )
 
 

@@ -44,7 +44,7 @@ def expected(schema: Schema) -> str:
         return "true or false"
     if kind == "object":
         values = schema["additionalProperties"]
-        return f"an object whose values are {expected(values)}" if values else f"an object of {', '.join(schema['properties'])}"
+        return f"an object whose values are {expected(values)}" if values else f"an object with {', '.join(schema['properties'])}"
     if kind == "array":
         return f"a list of {schema['minItems']} to {schema['maxItems']} of these"
     if kind == "string":

@@ -43,7 +43,7 @@ def test_the_table_has_the_figures_there_and_here_and_its_last_line_generates(in
     lines = result.stdout.splitlines()
     assert lines[0] == "device: unchanged"
     assert lines[2].split() == ["there", "here"]
-    assert [line.split("  ")[0] for line in lines[3:8]] == ["machine", "interpreter", "verified", "a character", "memory"]
+    assert [line.split("  ")[0] for line in lines[3:8]] == ["machine", "interpreter", "verified", "per character", "peak memory"]
     command = lines[-1].removeprefix("next: ")
     written = subprocess.run(f"{command} --length 30 --seed 1", shell=True, capture_output=True, text=True, check=False)
     assert len(written.stdout) == 30, written.stderr
@@ -95,7 +95,7 @@ def test_a_copy_that_arrives_damaged_is_refused(installed, deploy):
     finally:
         (device.bin / "cat").unlink()
     assert result.status == 1
-    assert "is not what was sent" in result.stderr
+    assert "is not what was sent: deploy again" in result.stderr
     assert sha256(device.models / NAME) == sha256(installed.old)
 
 
@@ -117,7 +117,7 @@ def test_a_disk_that_becomes_full_leaves_the_old_model(installed, deploy):
     device.before_commands("ulimit -f 8; trap '' XFSZ")  # no file of more than four kilobytes
     result = deploy(installed.new)
     assert result.status == 1
-    assert "cannot be written (File too large)" in result.stderr
+    assert "cannot be written (File too large): free some space" in result.stderr
     assert sha256(device.models / NAME) == sha256(installed.old)
     assert list(device.models.glob("*.part")) == []
     device.before_commands()

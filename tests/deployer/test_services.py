@@ -69,7 +69,7 @@ def test_a_server_is_installed_from_the_network_updated_and_brought_back(install
     device.refuse(installed.old)
     failed = deploy(installed.old)
     assert failed.status == 1
-    assert "the service does not work (this model is refused): the model from before is in its place again" in failed.stderr
+    assert "the service does not work (this model is refused): the previous model was restored" in failed.stderr
     assert sha256(device.models / NAME) == sha256(installed.new)
     assert len(served(port)) == 1
 
@@ -88,7 +88,7 @@ def test_a_ticker_follows_and_a_rollback_restarts_it_with_its_own_session(instal
     assert f"{NAME.removesuffix('.tflite')}-{sha256(installed.old)[:12]}.session" in before
     device.refuse(installed.new)
     failed = deploy(installed.new)
-    assert failed.stderr.endswith("(this model is refused): the model from before is in its place again.\n")
+    assert failed.stderr.endswith("(this model is refused): the previous model was restored.\n")
     assert place.read_text() == before
     device.refuse()
     assert deploy(installed.new).status == 0
@@ -109,7 +109,7 @@ def test_the_first_service_that_does_not_come_is_removed_again(installed, deploy
     device.refuse(installed.new)
     result = deploy(installed.new, "--service", "ticker")
     assert result.status == 1
-    assert "the model from before is in its place again" in result.stderr
+    assert "the previous model was restored" in result.stderr
     assert sha256(device.models / NAME) == sha256(installed.old)
     assert not (device.home / PLACE / "charedge-ticker.service").exists()
 

@@ -40,7 +40,7 @@ def test_a_device_that_is_given_twice_is_refused(deploy, ssh_device, model):
 def test_a_signed_model_is_checked_here_and_there(installed, deploy, charedge, tmp_path):
     device, key, stranger = installed.device, make_key(tmp_path / "key"), make_key(tmp_path / "stranger")
     unsigned = deploy(installed.new, "--verify-key", f"{key}.pub")
-    assert (unsigned.status, "has no signature" in unsigned.stderr) == (1, True)
+    assert (unsigned.status, f"has no signature {installed.new}.sig: sign it with --sign" in unsigned.stderr) == (1, True)
 
     signed = deploy(installed.new, "--sign", key, "--verify-key", f"{key}.pub")
     assert signed.status == 0, signed.stderr

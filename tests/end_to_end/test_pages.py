@@ -72,6 +72,14 @@ def test_the_readmes_sizes_are_those_of_the_models_that_come_with_the_package():
         assert f"{(FOLDER / f'{name}.tflite').stat().st_size:,}" in row
 
 
+def test_the_page_for_contributors_names_every_target_of_the_makefile():
+    targets = re.findall(r"^([a-z-]+):(?!=)", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    page = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = {word for words in re.findall(r"\bmake ((?:[a-z-]+ ?)+)", page) for word in words.split()}
+    assert "bench-server" in targets
+    assert set(targets) - named == set()
+
+
 def test_the_links_of_the_pages_lead_somewhere():
     for page in [*REPOSITORY.glob("*.md"), *DOCS.glob("*.md")]:
         text = page.read_text(encoding="utf-8")

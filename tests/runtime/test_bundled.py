@@ -27,7 +27,7 @@ def test_every_command_takes_the_name_of_a_model(charedge, tmp_path, name):
     assert name in charedge("info", name).stdout
     assert "verified" in charedge("verify", name).stdout
     assert "nats per character" in charedge("score", name, tmp_path / "text.txt").stdout
-    assert "a character" in charedge("bench", name, "--characters", "10").stdout
+    assert "per character" in charedge("bench", name, "--characters", "10").stdout
 
 
 def test_a_file_of_that_name_goes_first(charedge, model, tmp_path, monkeypatch):

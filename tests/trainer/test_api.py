@@ -89,7 +89,7 @@ def test_the_help_shows_each_options_default(charedge):
     for name, default in DEFAULTS.items():
         flag, start = f"--{name.replace('_', '-')} ", words.index("Options:")
         described = re.split(" --[a-z-]+ ", words[words.index(flag, start) + len(flag) :])[0]
-        shown = {"output_dropout": "that of", "cpu_devices": "as many as are faster"}.get(name, f"{default}]")
+        shown = {"output_dropout": "that of", "cpu_devices": "the fastest number"}.get(name, f"{default}]")
         assert f"[default: {shown}" in described, described
 
 
