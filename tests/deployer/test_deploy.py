@@ -12,13 +12,12 @@ NAME = "bard.tflite"
 
 def test_a_dry_run_says_what_is_to_be_done_and_does_nothing(deploy, ssh_device, model, tmp_path):
     file = shutil.copy(model.path, tmp_path / NAME)
-    shutil.rmtree(ssh_device.prefix, ignore_errors=True)
-    result = deploy(file, "--dry-run")
+    result = deploy(file, "--dry-run", "--prefix", "~/another place")
     assert result.status == 0, result.stderr
     assert result.stdout.splitlines()[0] == "device: to do:"
     assert "install charedge with Python" in result.stdout
     assert f"copy {NAME}, {Path(file).stat().st_size:,} bytes" in result.stdout
-    assert not ssh_device.prefix.exists()
+    assert not (ssh_device.home / "another place").exists()
 
 
 def test_the_first_deployment_installs_and_the_second_changes_nothing(installed, deploy):
