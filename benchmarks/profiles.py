@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from charedge.runtime.benchmark import describe_machine
+from charedge.runtime.errors import CharedgeError
 from charedge.runtime.interpreter import MODULES
 from charedge.runtime.model_file import read_model_file
 from process import charedge, cost, output
@@ -117,16 +118,18 @@ class Place:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="a file, or a folder of files")
-    parser.add_argument("--text", type=Path, required=True, help="that no model was trained on")
-    parser.add_argument("--python", type=Path, help="of an environment with tflite-runtime")
+    parser.add_argument("--text", type=Path, required=True, help="text file that no model was trained on")
+    parser.add_argument("--python", type=Path, help="Python of an environment with tflite-runtime")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.2, help="of each loop in each round")
+    parser.add_argument("--seconds", type=float, default=0.2, help="seconds of each loop in each round")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
 
     files = [file for model in options.models for file in (sorted_files(model) if model.is_dir() else [model])]
     for missing in (path for path in (*files, options.text) if not path.is_file()):
         parser.error(f"{missing} is not a file")
+    if not files:
+        parser.error(f"{options.models[0]} holds no model files: give a folder of `charedge convert --all`")
     places = [
         Place(Path(python), interpreter, [file for file in files if interpreter in interpreters_of(file)])
         for interpreter, python in {"ai-edge-litert": sys.executable, "tflite-runtime": options.python}.items()
@@ -162,4 +165,7 @@ def interpreters_of(file: Path) -> set[str]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except CharedgeError as error:
+        sys.exit(str(error))

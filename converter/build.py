@@ -139,7 +139,12 @@ def _steps(flatbuffer: bytes, weights: Weights, profile: Profile, progress: Prog
     if MICRO in profile.interpreters:
         micro = installed_micro()
         if micro is None:
-            progress(Report("converting", message=f"the file will not be marked for microcontrollers: {NOT_INSTALLED}"))
+            progress(
+                Report(
+                    "converting",
+                    message=f"the model is not verified on TensorFlow Lite Micro, and not marked for it: {NOT_INSTALLED}",
+                )
+            )
         else:
             steps.append(MicroStep(flatbuffer, *sizes, micro))
     return steps

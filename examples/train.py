@@ -26,3 +26,5 @@ try:
     print(charedge.load(file).generate(length=200, seed=1))
 except charedge.CharedgeError as error:
     sys.exit(str(error))
+except KeyboardInterrupt:  # during the training, it was saved: `charedge train --resume --output` continues it
+    sys.exit(130)

@@ -13,5 +13,7 @@ try:
     for piece in model.stream(prompt, length=300, temperature=0.8):
         print(piece, end="", flush=True)
     print()
-except charedge.CharedgeError as error:
+except (charedge.CharedgeError, OSError) as error:
     sys.exit(str(error))
+except KeyboardInterrupt:
+    sys.exit(130)

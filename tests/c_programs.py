@@ -172,15 +172,21 @@ def stack(folder, processor):
 
 
 def main(paths):
+    from charedge.runtime.errors import CharedgeError
     from charedge.runtime.model_file import read_model_file
 
+    if reason := missing("arm-none-eabi-gcc", "qemu-system-arm"):
+        sys.exit(f"tests/c_programs.py {reason}")
+    try:
+        files = {path: read_model_file(Path(path)) for path in paths}
+    except CharedgeError as error:
+        sys.exit(str(error))
     with tempfile.TemporaryDirectory() as folder:
         for processor in BOARDS:
             for level in ("-Os", "-O2"):
                 text, memory, _ = sizes(folder, processor, *C99, level)
                 print(f"{processor} {level}: {text} bytes of flash, {memory} of RAM, {stack(folder, processor)} of stack")
-        for path in paths:
-            file = read_model_file(Path(path))
+        for path, file in files.items():
             named = definitions(folder, file)
             for processor in BOARDS:
                 for level in ("-O2", "-funroll-loops"):

@@ -252,10 +252,14 @@ def check_protocol(protocol: str, window: int | None, stride: int) -> None:
     """
     if protocol not in PROTOCOLS:
         raise InvalidOption("protocol", f"{protocol} must be one of {', '.join(PROTOCOLS)}.")
-    if window is not None and (type(window) is not int or protocol == "carried" or window < 1):
-        raise InvalidOption("window", f"{window} must be a whole number from 1 up, with a protocol of windows.")
-    if type(stride) is not int or stride < 1 or (stride != 1 and protocol != "last-character"):
-        raise InvalidOption("stride", f"{stride} must be a whole number from 1 up, with the protocol last-character.")
+    if window is not None and protocol == "carried":
+        raise InvalidOption("window", f"{window} needs the protocol windows or last-character.")
+    if window is not None and (type(window) is not int or window < 1):
+        raise InvalidOption("window", f"{window} must be a whole number from 1 up.")
+    if type(stride) is not int or stride < 1:
+        raise InvalidOption("stride", f"{stride} must be a whole number from 1 up.")
+    if stride != 1 and protocol != "last-character":
+        raise InvalidOption("stride", f"{stride} needs the protocol last-character.")
 
 
 def _several(name: str, values: Any) -> Sequence[Any]:

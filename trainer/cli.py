@@ -299,4 +299,5 @@ def _say_result(run: Run, quiet: bool) -> None:
     if not quiet:
         for sentence in _explained(assess_run(run), len(history), config.epochs):
             say(sentence)
-    print(f"next: charedge convert {shlex.quote(str(run.path))} --output {shlex.quote(f'{run.path.name}.tflite')}")
+    rounded = f" --quantization {config.quantization_aware}" if config.quantization_aware else ""
+    print(f"next: charedge convert {shlex.quote(str(run.path))} --output {shlex.quote(f'{run.path.name}.tflite')}{rounded}")

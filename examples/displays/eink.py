@@ -25,9 +25,13 @@ def main(arguments=None):
     parser.add_argument("--pages", type=int, help="number of pages [default: no limit]")
     parser.add_argument("--seed", type=int, help="the same seed gives the same text [default: random]")
     options = parser.parse_args(arguments)
-    if options.font and not options.font.is_file():
-        parser.error(f"--font {options.font} does not exist")
-    model, display = load(options.model), EInk(options.picture, options.font)
+    if options.seconds < 0 or (options.pages or 0) < 0:
+        parser.error("--seconds and --pages must be at least 0")
+    try:
+        display = EInk(options.picture, options.font)
+    except OSError as error:
+        parser.error(f"--font {options.font} is not a readable font: {error}")
+    model = load(options.model)
     texts = (model.generate(length=40, end_at="sentence", session=options.session, seed=options.seed) for _ in count())
     lines = (wrap(" ".join(text.split()), display) for text in texts)
     pages = (part[start : start + display.rows] for part in lines for start in range(0, len(part), display.rows))

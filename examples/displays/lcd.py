@@ -29,7 +29,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the stream saves the session
     try:
         main()
-    except CharedgeError as error:
+    except (CharedgeError, OSError) as error:
         sys.exit(f"{error}")
     except KeyboardInterrupt:
         sys.exit(130)

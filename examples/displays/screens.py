@@ -84,7 +84,7 @@ class EInk:
             self._draw.text((self._margin, self._margin + number * self._row), line, fill=0, font=self._font)
         page = self._image.point([0] * THRESHOLD + [WHITE] * (256 - THRESHOLD)).convert("1")
         # The screen: self._screen.display(self._screen.getbuffer(page))
-        page.save(self._file)
+        page.save(self._file, "PNG")
 
 
 class CharacterLCD:

@@ -10,7 +10,7 @@ import re
 import time
 from pathlib import Path
 
-from rows import charedge, row
+from rows import charedge, row, run_program
 
 VOCABULARY = Path(__file__).with_name("charrnn-vocabulary.txt")
 RECIPE = {
@@ -28,15 +28,17 @@ RECIPE = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("text", type=Path)
+    parser.add_argument("text", type=Path, help="text file")
     parser.add_argument("--output", type=Path, required=True, help="new folder for all results")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--units", type=int, default=256)
     parser.add_argument("--stride", type=int, default=10, help="evaluate every n-th window [default: 10]")
     options = parser.parse_args()
-    options.output.mkdir(parents=True)
+    if options.output.exists():
+        parser.error(f"--output {options.output} exists: give a new folder")
     run, model = options.output / "run", options.output / "quijote.tflite"
     show_data(options.text)
+    options.output.mkdir(parents=True)
     show_training(options.text, run, options.epochs, options.units)
     show_evaluation(run, options.stride)
     charedge("convert", run, "--output", model)
@@ -95,4 +97,4 @@ def show_generation(model: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

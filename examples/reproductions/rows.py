@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
+
+from charedge import CharedgeError
 
 
 def row(name: str, figure: str) -> None:
@@ -29,3 +32,13 @@ def charedge(*arguments: object) -> tuple[str, str]:
     if process.returncode:
         sys.exit(process.returncode)
     return stdout, "".join(said)
+
+
+def run_program(main: Callable[[], None]) -> None:
+    """Run a program; an error that its user can cause is a sentence on stderr."""
+    try:
+        main()
+    except (CharedgeError, OSError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)

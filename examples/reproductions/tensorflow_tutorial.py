@@ -1,7 +1,7 @@
 """TensorFlow's text generation tutorial with charedge. Prints a row for each step.
 
-python examples/reproductions/tensorflow_tutorial.py shakespeare.txt --output tutorial        20 epochs of a GRU of 1024
-python examples/reproductions/tensorflow_tutorial.py shakespeare.txt --output tutorial --units 512 --epochs 10
+python examples/reproductions/tensorflow_tutorial.py shakespeare --output tutorial        20 epochs of a GRU of 1024
+python examples/reproductions/tensorflow_tutorial.py shakespeare --output tutorial --units 512 --epochs 10
 """
 
 import argparse
@@ -11,19 +11,21 @@ import time
 from pathlib import Path
 
 import numpy as np
-from rows import charedge, row
+from rows import charedge, row, run_program
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("text", type=Path)
+    parser.add_argument("text", type=Path, help="text file, or the sample text shakespeare")
     parser.add_argument("--output", type=Path, required=True, help="new folder for all results")
     parser.add_argument("--units", type=int, default=1024)
     parser.add_argument("--epochs", type=int, default=20)
     options = parser.parse_args()
-    options.output.mkdir(parents=True)
+    if options.output.exists():
+        parser.error(f"--output {options.output} exists: give a new folder")
     run, model = options.output / "run", options.output / "tutorial.tflite"
     show_data(options.text)
+    options.output.mkdir(parents=True)
     show_training(options.text, run, options.units, options.epochs)
     charedge("convert", run, "--output", model)
     show_generation(model)
@@ -108,4 +110,4 @@ def show_variations(text: Path, output: Path, model: Path, units: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

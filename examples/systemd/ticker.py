@@ -28,6 +28,8 @@ def main(arguments=None):
     parser.add_argument("--lines", type=int, help="number of lines to write [default: no limit]")
     parser.add_argument("--seed", type=int, help="the same seed gives the same text [default: random]")
     options = parser.parse_args(arguments)
+    if options.width < 1 or (options.lines or 0) < 0:
+        parser.error("--width must be at least 1, and --lines at least 0")
     opened = options.display.open("a", encoding="utf-8") if options.display else contextlib.nullcontext(sys.stdout)
     with opened as display:
         model = load(options.model)
@@ -41,5 +43,7 @@ def main(arguments=None):
 if __name__ == "__main__":
     try:
         main()
-    except CharedgeError as error:
+    except (CharedgeError, OSError) as error:
         sys.exit(f"{error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

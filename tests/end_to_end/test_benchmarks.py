@@ -39,6 +39,14 @@ def growth(tmp_path_factory):
     return run("growth.py", "--units", 16, 32, *options), written
 
 
+@pytest.mark.parametrize(("models", "sentence"), [(".", "holds no model files"), ("text.txt", "is not a charedge model")])
+def test_profiles_refuses_what_is_not_a_model_file_with_a_sentence(tmp_path, models, sentence):
+    (tmp_path / "text.txt").write_text(CHARACTERS, encoding="utf-8")
+    command = [sys.executable, REPOSITORY / "benchmarks" / "profiles.py", models, "--text", "text.txt"]
+    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (result.returncode != 0, sentence in result.stderr, "Traceback" in result.stderr) == (True, True, False)
+
+
 def test_profiles_measures_each_file_on_the_interpreter_it_was_made_for(profiles):
     printed, written = profiles
     rows = json.loads(written.read_text())

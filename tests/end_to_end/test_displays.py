@@ -75,8 +75,19 @@ def test_an_eink_screen_gets_pages_of_one_bit_and_resumes(model, tmp_path):
     assert image.open(tmp_path / "second.png").tobytes() != first.tobytes()
 
 
-@pytest.mark.parametrize("script", ["eink.py", "lcd.py"])
-def test_a_wrong_option_is_a_sentence(model, tmp_path, script):
-    arguments = [sys.executable, FOLDER / script, model.path, "--session", tmp_path / "no" / "session"]
-    result = subprocess.run([*map(str, arguments)], capture_output=True, text=True, check=False)
-    assert (result.returncode, "Traceback" in result.stderr, "cannot be written" in result.stderr) == (1, False, True)
+@pytest.mark.parametrize(
+    ("script", "options", "status", "sentence"),
+    [
+        ("lcd.py", ("--session", "no/session"), 1, "cannot be written"),
+        ("eink.py", ("--session", "no/session"), 1, "cannot be written"),
+        ("eink.py", ("--font", __file__), 2, "is not a readable font"),
+        ("eink.py", ("--pages", "-1"), 2, "--pages must be at least 0"),
+        ("eink.py", ("--picture", "no/page.png", "--pages", "1"), 1, "No such file or directory: 'no/page.png'"),
+    ],
+)
+def test_a_wrong_option_is_a_sentence(model, tmp_path, script, options, status, sentence):
+    if script == "eink.py":
+        pytest.importorskip("PIL")
+    arguments = [sys.executable, FOLDER / script, model.path, "--session", tmp_path / "session", *options]
+    result = subprocess.run([*map(str, arguments)], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (result.returncode, "Traceback" in result.stderr, sentence in result.stderr) == (status, False, True)

@@ -80,6 +80,14 @@ def run_example(script, *arguments):
     )
 
 
+@pytest.mark.parametrize("script", ["tensorflow_tutorial.py", "charrnn.py"])
+def test_a_reproduction_names_a_text_that_is_missing_and_a_folder_that_exists(script, tmp_path):
+    missing = run_example(f"reproductions/{script}", tmp_path / "no.txt", "--output", tmp_path / "output")
+    assert (missing.returncode, "no.txt does not exist" in missing.stderr, "Traceback" in missing.stderr) == (1, True, False)
+    exists = run_example(f"reproductions/{script}", tmp_path / "no.txt", "--output", tmp_path)
+    assert (exists.returncode, f"--output {tmp_path} exists: give a new folder" in exists.stderr) == (2, True)
+
+
 def test_the_example_in_python_goes_from_a_text_to_a_text(corpus, fork_server, tmp_path):
     short = tmp_path / "short.txt"
     short.write_text(corpus.read_text(encoding="utf-8")[:6000], encoding="utf-8")

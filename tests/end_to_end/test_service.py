@@ -71,6 +71,15 @@ def test_the_program_shows_wrapped_lines_and_resumes_where_it_stopped(model, tmp
     assert display.read_text(encoding="utf-8") == whole.stdout
 
 
-def test_the_program_says_what_is_wrong_in_a_sentence(model, tmp_path):
-    result = ticker(model, tmp_path / "no" / "session", "--lines", "1")
-    assert (result.returncode, "Traceback" in result.stderr, "cannot be written" in result.stderr) == (1, False, True)
+@pytest.mark.parametrize(
+    ("options", "status", "sentence"),
+    [
+        (("--session", "no/session"), 1, "cannot be written"),
+        (("--display", "no/display"), 1, "No such file or directory: 'no/display'"),
+        (("--width", "0"), 2, "--width must be at least 1"),
+        (("--lines", "-1"), 2, "--lines at least 0"),
+    ],
+)
+def test_the_program_says_what_is_wrong_in_a_sentence(model, tmp_path, options, status, sentence):
+    result = ticker(model, tmp_path / "session", "--lines", "1", *options)
+    assert (result.returncode, "Traceback" in result.stderr, sentence in result.stderr) == (status, False, True)

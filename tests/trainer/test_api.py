@@ -189,21 +189,21 @@ def test_finetune_refuses_an_argument_by_its_name(tmp_path, field, arguments):
 
 
 @pytest.mark.parametrize(
-    ("field", "arguments"),
+    ("field", "arguments", "reason"),
     [
-        ("run", {"run": None}),
-        ("file", {"file": 3}),
-        ("protocol", {"protocol": "sideways"}),
-        ("window", {"protocol": "windows", "window": 0}),
-        ("window", {"protocol": "windows", "window": 2.5}),
-        ("window", {"window": 10}),
-        ("stride", {"stride": 2}),
-        ("stride", {"protocol": "last-character", "stride": True}),
+        ("run", {"run": None}, "must be a path"),
+        ("file", {"file": 3}, "must be a path"),
+        ("protocol", {"protocol": "sideways"}, "must be one of carried, windows, last-character"),
+        ("window", {"protocol": "windows", "window": 0}, "must be a whole number"),
+        ("window", {"protocol": "windows", "window": 2.5}, "must be a whole number"),
+        ("window", {"window": 10}, "10 needs the protocol windows or last-character"),
+        ("stride", {"stride": 2}, "2 needs the protocol last-character"),
+        ("stride", {"protocol": "last-character", "stride": True}, "must be a whole number"),
     ],
     ids=str,
 )
-def test_evaluate_refuses_an_argument_by_its_name(tmp_path, field, arguments):
-    with pytest.raises(InvalidOption) as refusal:
+def test_evaluate_refuses_an_argument_by_its_name(tmp_path, field, arguments, reason):
+    with pytest.raises(InvalidOption, match=reason) as refusal:
         library.evaluate(**{"run": tmp_path / "missing", **arguments})
     assert refusal.value.field == field
 

@@ -28,6 +28,11 @@ def converted_to_int4(process, tmp_path):
     return call
 
 
+def test_the_next_command_of_a_tuned_run_converts_to_int4(tuned):
+    run, result = tuned
+    assert result.stdout.splitlines()[-1] == f"next: charedge convert {run} --output run.tflite --quantization int4"
+
+
 def test_a_tuned_run_loses_less_to_int4(train, tuned, converted_to_int4):
     before, after = converted_to_int4(train().path), converted_to_int4(tuned[0])
     assert after["nats_per_character"] < before["nats_per_character"]
