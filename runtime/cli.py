@@ -64,6 +64,7 @@ INTERPRETER = Annotated[
 ]
 STRICT = Annotated[bool, typer.Option("--strict", help="Refuse characters outside the vocabulary instead of skipping them.")]
 ADAPT_RATE = Annotated[float, typer.Option(help="Learning rate of --adapt: above 0, at most 1.")]
+DEFAULT_ADAPT_RATE = 0.0002
 
 
 @app.command()
@@ -109,7 +110,7 @@ def generate(
     samples: Annotated[int, typer.Option(help=f"Number of texts, separated by a line {SAMPLE_SEPARATOR}.")] = 1,
     no_echo: Annotated[bool, typer.Option("--no-echo", help="Leave the prompt out of the output.")] = False,
     adapt: Annotated[bool, typer.Option("--adapt", help="Learn from the prompt; a session keeps what was learned.")] = False,
-    adapt_rate: ADAPT_RATE = 0.0002,
+    adapt_rate: ADAPT_RATE = DEFAULT_ADAPT_RATE,
     strict: STRICT = False,
     threads: THREADS = 1,
     interpreter: INTERPRETER = None,
@@ -129,6 +130,7 @@ def generate(
             raise InvalidOption("length", f"0 writes without end, but `{option}` gives whole texts: leave out one of them.")
         if given and characters_per_second is not None:
             raise InvalidOption("characters_per_second", f"cannot pace `{option}`, which gives whole texts: leave out one of them.")
+    _check_rate(adapt, adapt_rate)
     pace = None if characters_per_second is None else Pace(characters_per_second)
     options: dict[str, Any] = {
         "temperature": temperature,
@@ -429,6 +431,15 @@ def verify(
         raise CharedgeError(f"{model} does not work with {step.interpreter} on this machine: convert the run again.")
 
 
+def _check_rate(adapt: bool, rate: float) -> None:
+    """
+    Raises:
+        InvalidOption: a rate is given, and nothing adapts.
+    """
+    if not adapt and rate != DEFAULT_ADAPT_RATE:
+        raise InvalidOption("adapt_rate", "has no effect without `adapt`: give both, or leave it out.")
+
+
 @app.command()
 def score(
     model: MODEL,
@@ -437,7 +448,7 @@ def score(
     adapt: Annotated[
         bool, typer.Option("--adapt", help="Learn from each character after it was scored, with --lines across lines.")
     ] = False,
-    adapt_rate: ADAPT_RATE = 0.0002,
+    adapt_rate: ADAPT_RATE = DEFAULT_ADAPT_RATE,
     strict: STRICT = False,
     threads: THREADS = 1,
     interpreter: INTERPRETER = None,
@@ -446,6 +457,7 @@ def score(
     """Measure how well a model predicts a text, in nats and bits per character."""
     from .model import load
 
+    _check_rate(adapt, adapt_rate)
     loaded = load(model, threads, interpreter)
     if lines:
         _score_lines(file, loaded.scorer(strict, adapt=adapt, adapt_rate=adapt_rate), adapt, as_json)

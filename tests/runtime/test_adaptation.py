@@ -272,6 +272,9 @@ def test_the_command_line_says_whether_a_figure_is_adapted(model, generator, pro
     assert "adapted" not in charedge("score", model.path, text).stdout
     assert charedge("score", model.path, text, "--adapt").stdout.endswith("carried, adapted while reading\n")
     assert charedge("score", model.path, text, "--adapt", "--adapt-rate", "0").stderr.startswith("charedge: --adapt-rate 0")
+    for command in (("score", model.path, text), ("generate", model.path)):
+        alone = charedge(*command, "--adapt-rate", "0.01")
+        assert (alone.status, "--adapt-rate has no effect without --adapt" in alone.stderr) == (2, True)
     written = json.loads(charedge("generate", model.path, "--prompt-file", text, "--adapt", "--seed", "3", "--json").stdout)
     assert (written["adapted"], written["texts"]) == (True, [generator.generate(prompt, seed=3, adapt=True)])
 
