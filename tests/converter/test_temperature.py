@@ -124,7 +124,7 @@ def test_memory_does_not_grow_with_the_text():
 @pytest.fixture(scope="module")
 def fitted(train, process, tmp_path_factory):
     """Files of an overtrained run: as it is, with its temperature fitted, with a given one; and what was printed."""
-    folder, run = tmp_path_factory.mktemp("fitted"), train("--epochs", "15", "--units", "96", "--learning-rate", "0.03").path
+    folder, run = tmp_path_factory.mktemp("fitted"), train("--epochs", "8", "--units", "96", "--learning-rate", "0.03").path
     results = {}
     every = {"plain": (), "fitted": ("--fit-temperature",), "given": ("--logit-temperature", GIVEN)}
     for name, options in every.items():
