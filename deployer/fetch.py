@@ -7,7 +7,6 @@ may stand in for is named.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..runtime.errors import CharedgeError
-from ..runtime.files import partial_folder
+from ..runtime.files import cache_folder, partial_folder
 from .wheel import OwnWheel
 
 OLDEST_MINOR = 17  # glibc 2.17, which `manylinux2014` means
@@ -51,7 +50,7 @@ def fetch_wheels(system: System, own: OwnWheel, extras: frozenset[str]) -> list[
     """
     groups = _requirements(system, own, extras)
     key = hashlib.sha256(repr((system, groups)).encode()).hexdigest()[:16]
-    parent = _cache() / "wheels"
+    parent = cache_folder() / "wheels"
     folder = parent / f"{system.machine}-python{system.python[0]}.{system.python[1]}-{key}"
     if not folder.is_dir():
         if find_spec("pip") is None:
@@ -101,11 +100,3 @@ def _download(system: System, requirements: list[str], folder: Path) -> None:
 
 def _name(requirement: str) -> str:
     return re.split(r"[^\w.-]", requirement)[0].lower().replace("_", "-")
-
-
-def _cache() -> Path:
-    """Folder of downloads, which the trainer uses, too."""
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "charedge"
-    except RuntimeError:  # no home folder
-        raise CharedgeError("there is no home folder to keep the wheels in: set XDG_CACHE_HOME to a folder.") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def _result(work: Callable[[], Deployment]) -> Deployment | CharedgeError:
         return error
 
 
-def read_targets(file: Path) -> Iterable[str]:
+def read_targets(file: Path) -> list[str]:
     """The devices in a file, one a line; empty lines and lines that begin with `#` are left out.
 
     Raises:

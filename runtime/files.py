@@ -183,3 +183,11 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def cache_folder() -> Path:
+    """Folder of downloads, encoded corpora and wheels; it may not exist, and cannot be made for a user without a home folder."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "charedge"
+    except RuntimeError:  # no HOME, and no entry in the system's list of users
+        return Path(os.devnull) / "charedge"

@@ -102,6 +102,15 @@ class SshDevice:
         path.chmod(0o755)
         return path
 
+    @contextlib.contextmanager
+    def replaced(self, name: str, script: str) -> Iterator[None]:
+        """Put a program first into the device's PATH for the length of a `with` block."""
+        program = self.program(name, script)
+        try:
+            yield
+        finally:
+            program.unlink()
+
     def before_commands(self, script: str = "") -> None:
         """Let the device's shell run a script before every command, until the next call."""
         self.settings.write_text(f"{script}\n")

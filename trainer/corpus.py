@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..runtime.errors import CharedgeError
-from ..runtime.files import write_atomically
+from ..runtime.files import cache_folder, write_atomically
 from ..runtime.progress import Progress, Report, no_progress
 from ..runtime.text import Normalization, decode_blocks, normalized_chunks, unreadable
 
@@ -171,14 +171,6 @@ def _files_in(folder: Path) -> tuple[list[Path], Counter[str]]:
             elif not Source(str(path)).is_pipe():
                 found.append(path)
     return sorted(found), others
-
-
-def cache_folder() -> Path:
-    """Folder of downloads and encoded corpora; it may not exist, and cannot be made for a user without a home folder."""
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "charedge"
-    except RuntimeError:  # no HOME, and no entry in the system's list of users
-        return Path(os.devnull) / "charedge"
 
 
 def _python_docs() -> bytes:

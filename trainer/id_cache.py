@@ -16,11 +16,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..runtime.errors import CharedgeError
-from ..runtime.files import replacing, write_atomically
+from ..runtime.files import cache_folder, replacing, write_atomically
 from ..runtime.progress import Progress, Report
 from ..runtime.text import Normalization
 from ..runtime.vocabulary import Vocabulary
-from .corpus import BLOCK_BYTES, Source, cache_folder
+from .corpus import BLOCK_BYTES, Source
 from .encoder import Census, Encoder
 
 LAYOUT = 2

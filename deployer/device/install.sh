@@ -28,7 +28,7 @@ if [ ! -f "$venv/complete" ]; then
         pip_install $options "$wheels/$5$6" >"$log" 2>&1
     fi || {
         advice=
-        [ "$7" = 1 ] || advice=': give --offline to copy the wheels from the workstation'
+        [ "$7" = 1 ] || advice=': give `offline` to copy the wheels from the workstation'
         fail "pip cannot install charedge ($(grep -v '^WARNING' "$log" | tail -n 1 | sed 's/^ERROR: //'))$advice"
     }
     "$python" -m charedge --version >"$log" 2>&1 || fail "charedge was installed, but does not start ($(tail -n 1 "$log"))"

@@ -88,11 +88,8 @@ def test_a_damaged_model_is_refused_here_before_a_device_is_asked(deploy, model,
 
 def test_a_copy_that_arrives_damaged_is_refused(installed, deploy):
     device = installed.device
-    device.program("cat", 'if [ $# = 0 ]; then /bin/cat | tr a b; else exec /bin/cat "$@"; fi')
-    try:
+    with device.replaced("cat", 'if [ $# = 0 ]; then /bin/cat | tr a b; else exec /bin/cat "$@"; fi'):
         result = deploy(installed.new)
-    finally:
-        (device.bin / "cat").unlink()
     assert result.status == 1
     assert "is not what was sent: deploy again" in result.stderr
     assert sha256(device.models / NAME) == sha256(installed.old)
@@ -100,11 +97,8 @@ def test_a_copy_that_arrives_damaged_is_refused(installed, deploy):
 
 def test_a_disk_with_too_little_space_is_refused_before_anything_changes(installed, deploy):
     device = installed.device
-    device.program("df", "echo head; echo /dev/fake 100 90 10 90% /")
-    try:
+    with device.replaced("df", "echo head; echo /dev/fake 100 90 10 90% /"):
         result = deploy(installed.new)
-    finally:
-        (device.bin / "df").unlink()
     assert result.status == 1
     assert "free some space there" in result.stderr
     assert sha256(device.models / NAME) == sha256(installed.old)

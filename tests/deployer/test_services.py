@@ -116,9 +116,8 @@ def test_the_first_service_that_does_not_come_is_removed_again(installed, deploy
 
 def test_without_systemd_a_service_is_refused(installed, deploy):
     device = installed.device
-    program = device.program("systemctl", "echo 'Failed to connect to bus: no medium found' >&2; exit 1")
-    result = deploy(installed.new, "--service", "serve")
-    program.unlink()
+    with device.replaced("systemctl", "echo 'Failed to connect to bus: no medium found' >&2; exit 1"):
+        result = deploy(installed.new, "--service", "serve")
     assert result.status == 1
     assert "it cannot run a user service (Failed to connect to bus: no medium found): leave out --service." in result.stderr
     assert sha256(device.models / NAME) == sha256(installed.old)
