@@ -54,7 +54,7 @@ def test_the_python_of_the_command_line_page_runs(train, process, fork_server, t
     monkeypatch.chdir(tmp_path)
     result = fork_server.run(["-c", block])
     assert result.returncode == 0, result.stderr
-    assert re.match(r"\[b'ROMEO:.* b'JULIET:", result.stdout.replace("\n", " "))
+    assert re.match(r"""\[b['"]ROMEO:.* b['"]JULIET:""", result.stdout.replace("\n", " "))
 
 
 def test_the_python_in_the_readme_runs(tmp_path, monkeypatch, capsys):
