@@ -93,7 +93,7 @@ models: .venv/installed
 
 # Trains a model of Don Quijote with its accents, in NFC: make quijote CORPUS=quijote.txt
 quijote: .venv/installed
-	$(BIN)/python tools/train_models.py quijote --corpus $(CORPUS)
+	$(BIN)/python tools/train_models.py quijote --corpus "$(or $(CORPUS),$(error give the text: make quijote CORPUS=quijote.txt))"
 
 docs: .venv/installed
 	$(BIN)/python docs/update_help.py

@@ -12,6 +12,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
+from arguments import positive
 from step_loop import Loop, alternate
 
 from charedge import Model, load
@@ -50,7 +51,7 @@ def loops(model: Model) -> dict[str, Loop]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", nargs="?", type=Path)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=positive, default=15)
     parser.add_argument("--seconds", type=float, default=0.1, help="of each loop in each round")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()

@@ -26,6 +26,7 @@ from charedge.runtime.model_file import read_model_file
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "browser"))
 
+from arguments import positive
 from litert_js import PACKAGES, READY, served
 
 SIZES = (160, 304, 608)
@@ -52,7 +53,7 @@ TIME_LITERT = """async ([steps, stateSize]) => {
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", nargs="*", type=Path)
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--rounds", type=positive, default=60)
     parser.add_argument("--seconds", type=float, default=0.03, help="of each variant in each round")
     options = parser.parse_args()
     from playwright.sync_api import sync_playwright

@@ -14,6 +14,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
+from arguments import positive
 from training import BATCH_CHARACTERS, charedge_speed
 
 NETWORKS = ("2x160", "2x304", "2x608", "1x1024")
@@ -24,9 +25,9 @@ EPOCH_CHARACTERS = 15_000_000
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--networks", nargs="+", default=NETWORKS, metavar="LAYERSxUNITS")
-    parser.add_argument("--devices", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--devices", nargs="+", type=positive, default=[1, 2])
     parser.add_argument("--precision", default="auto", help="as in `charedge train`")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"

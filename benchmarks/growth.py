@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from arguments import positive
 from charedge.runtime.benchmark import describe_machine
 from process import charedge, cost
 from random_models import VOCABULARY, bytes_read, random_model, random_weights
@@ -145,11 +146,11 @@ def measure_corpora(folder: Path, largest: int) -> Iterator[Corpus]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--units", type=int, nargs="+", default=UNITS)
-    parser.add_argument("--rows", type=int, nargs="+", default=ROWS)
-    parser.add_argument("--batch-units", type=int, default=1024, help="of the network that has several rows")
-    parser.add_argument("--largest", type=int, default=1000, metavar="MB", help="the longest corpus")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--units", type=positive, nargs="+", default=UNITS)
+    parser.add_argument("--rows", type=positive, nargs="+", default=ROWS)
+    parser.add_argument("--batch-units", type=positive, default=1024, help="of the network that has several rows")
+    parser.add_argument("--largest", type=positive, default=1000, metavar="MB", help="the longest corpus")
+    parser.add_argument("--rounds", type=positive, default=5)
     parser.add_argument("--seconds", type=float, default=0.1, help="of each loop in each round")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()

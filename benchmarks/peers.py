@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from arguments import positive
 from charedge.runtime.interpreter import quiet_stderr
 from process import Cost, charedge, cost
 from random_models import EMBEDDING_DIM, VOCABULARY, random_model
@@ -115,8 +116,8 @@ def first_character(units: int, rounds: int) -> dict[str, Cost]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--units", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--units", type=positive, default=1024)
+    parser.add_argument("--rounds", type=positive, default=9)
     parser.add_argument("--seconds", type=float, default=0.4, help="of each loop in each round")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from arguments import positive
 from charedge.runtime.benchmark import describe_machine
 from charedge.runtime.errors import CharedgeError
 from charedge.runtime.interpreter import MODULES
@@ -120,7 +121,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="a file, or a folder of files")
     parser.add_argument("--text", type=Path, required=True, help="text file that no model was trained on")
     parser.add_argument("--python", type=Path, help="Python of an environment with tflite-runtime")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=positive, default=5)
     parser.add_argument("--seconds", type=float, default=0.2, help="seconds of each loop in each round")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()

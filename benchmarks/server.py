@@ -24,6 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from arguments import positive
+
 from charedge import Model, load
 
 UNITS = 1024
@@ -166,9 +168,9 @@ def _free_port() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", nargs="?", type=Path)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--characters", type=int, default=500, help="of each client's text")
+    parser.add_argument("--rounds", type=positive, default=7)
+    parser.add_argument("--clients", type=positive, default=32)
+    parser.add_argument("--characters", type=positive, default=500, help="of each client's text")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

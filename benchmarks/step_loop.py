@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from arguments import positive
 from charedge.runtime.interpreter import Step
 from charedge.runtime.model_file import read_model_file
 
@@ -87,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", nargs="*", type=Path)
     parser.add_argument("--interpreter", help="as of `charedge generate`")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=positive, default=9)
     parser.add_argument("--seconds", type=float, default=0.1, help="of each loop in each round")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()

@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from arguments import positive
 from charedge.trainer.config import PRECISIONS
 from peers import start
 from random_models import EMBEDDING_DIM, VOCABULARY
@@ -86,10 +87,10 @@ def charedge_speed(folder: Path, units: int, precision: str, steps: int, layers:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--units", type=int, default=1024)
+    parser.add_argument("--units", type=positive, default=1024)
     parser.add_argument("--precision", nargs="+", default=["auto"], choices=("auto", *PRECISIONS), help="as in `charedge train`")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=6, help="batches of each in each round")
+    parser.add_argument("--rounds", type=positive, default=3)
+    parser.add_argument("--steps", type=positive, default=6, help="batches of each in each round")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
 
