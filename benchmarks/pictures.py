@@ -70,7 +70,7 @@ def draw_quality(axes: Axes, theme: Theme, files: Rows) -> None:
     axes.set_ylabel("nats/character of held-out text")
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
-    axes.margins(x=0.12, y=0.22)
+    axes.margins(x=0.12, y=0.3)
     add_legend(axes, theme, "center right")
 
 
@@ -82,7 +82,7 @@ def label_model(axes: Axes, theme: Theme, name: str, points: Rows) -> None:
         note(axes, theme.colors[PROFILES[point["quantization"]]], point["quantization"], top, above)
     shown = next((point for point in points if point["quantization"] == "int8"), points[0])
     losses = shown["windows_nats_per_character"], shown["nats_per_character"]
-    text = f"{name}\n● {losses[0]:.4f}   ○ {losses[1]:.4f}"
+    text = f"{name}\n● {losses[0]:.4f}\n○ {losses[1]:.4f}"
     note(axes, theme.ink, text, (shown["bytes"], min(losses)), -10)
 
 

@@ -2,9 +2,9 @@
 
 choose   trains each candidate recipe on the first 85 % of the text; recipe and temperature are chosen on 85 to 90 %.
 final    with both frozen, trains on the first 90 % once for each seed, keeps the last epoch, and reads the last 10 % with the
-         int8 file. The models of the package are those of the first seed.
+         model file. The models of the package are those of the first seed.
 
-python tools/train_models.py                          base, shakespeare and shakespeare-tiny: hours on two cores
+python tools/train_models.py                          base, shakespeare, shakespeare-tiny and wide: hours
 python tools/train_models.py quijote --corpus quijote.txt
 python tools/train_models.py shakespeare --only choose --set dropout=0.3 --set epochs=8
 python tools/train_models.py shakespeare --only final --seeds 2
@@ -59,12 +59,14 @@ class Model(NamedTuple):
     seeds: int
     """Number of final trainings."""
     notes: str
+    quantization: str = "int8"
 
 
 MODELS = {
     "base": Model("shakespeare", [{"preset": "base"}], 3, SHAKESPEARE),
     "shakespeare": Model("shakespeare", [{"preset": "large"}], 2, SHAKESPEARE),
     "shakespeare-tiny": Model("shakespeare", [{"preset": "small", "units": 172, "epochs": 32}], 2, SHAKESPEARE),
+    "wide": Model("shakespeare", [{"preset": "wide"}], 2, SHAKESPEARE, "int4"),
     "quijote": Model("quijote.txt", [{"preset": "base"}], 2, QUIJOTE),
 }
 
@@ -226,7 +228,8 @@ class Trainer:
 
     def _convert(self, folder: Path, file: Path, *options: Any) -> dict[str, Any]:
         texts = ("--name", self.name, "--author", "charedge", "--license", "Apache-2.0", "--notes", self.model.notes)
-        return json.loads(command("convert", folder / "run", "--output", file, "--json", *options, *texts))  # int8
+        options = ("--quantization", self.model.quantization, *options)
+        return json.loads(command("convert", folder / "run", "--output", file, "--json", *options, *texts))
 
 
 def command(*arguments: Any) -> str:

@@ -76,8 +76,8 @@ def train(
     Args:
         corpus: a text file, a folder, a `.gz` file or the name of a sample text, or several; may be left out with `resume`.
         output: the folder for the run.
-        preset: a named set of defaults: small, base, large, tutorial or charrnn; auto, the default, chooses one for the length of
-            the text.
+        preset: a named set of defaults: small, base, wide, large, tutorial or charrnn; auto, the default, chooses one for the
+            length of the text.
         cell: recurrent cell.
         units: units of each recurrent layer.
         layers: number of recurrent layers.

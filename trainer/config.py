@@ -148,7 +148,7 @@ class Config:
     batching: Literal["carried", "shuffled"] = option(
         "carried", Choice(("carried", "shuffled")), "Streams with the state carried, or shuffled windows from zero states."
     )
-    learning_rate: float = option(0.008, POSITIVE, "Peak learning rate.")
+    learning_rate: float = option(0.012, POSITIVE, "Peak learning rate.")
     learning_rate_decay: Literal["cosine", "none"] = option(
         "cosine", Choice(("cosine", "none")), "Decay of the learning rate over all epochs."
     )

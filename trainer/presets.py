@@ -31,6 +31,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "weight_drop": 0.05,
         "weight_decay": 0.1,
     },
+    "wide": {"units": 408},
     "large": {
         "units": 608,
         "learning_rate": 0.005,

@@ -10,6 +10,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from charedge.converter.microcontroller import installed_micro
+from configs import make_config
 
 MANIFEST_KEYS = [
     *("format_version", "name", "created_by", "created", "license", "cell", "layers", "units", "embedding_dim", "state_size"),
@@ -138,6 +139,15 @@ def test_the_sizes_are_those_of_the_bits(models):
     assert sizes["float16"] < 0.51 * sizes["float32"]
     assert sizes["int8"] < 0.27 * sizes["float32"]
     assert sizes["int4"] < 0.68 * sizes["int8"]  # the table and the output layer are 8-bit
+
+
+def test_an_int4_file_of_the_preset_wide_is_no_larger_than_an_int8_file_of_base(models):
+    base, wide = (make_config(preset, precision="auto") for preset in ("base", "wide"))
+    int8, int4 = (
+        models(quantization=name, layers=config.layers, units=config.units, embedding_dim=config.embedding_dim).path.stat().st_size
+        for name, config in (("int8", base), ("int4", wide))
+    )
+    assert 0.9 * int8 < int4 <= int8
 
 
 def damage_version(graph):

@@ -72,7 +72,7 @@ def test_given_options_come_before_the_choice(plan):
 
 
 def test_a_named_preset_is_the_same_for_every_length(plan):
-    for preset in ("small", "base", "large", "tutorial"):
+    for preset in ("small", "base", "wide", "large", "tutorial"):
         options, messages = plan(20_000, preset=preset)
         assert (options["preset"], differing(options, preset)) == (preset, {})
     assert not [message for message in messages if "preset auto" in message]
