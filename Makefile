@@ -86,8 +86,8 @@ bench-growth: .venv/installed
 pictures: .venv/installed
 	$(BIN)/python benchmarks/pictures.py build/profiles.json build/growth.json
 
-# Trains and measures the default model and those of the package, as docs/training-experiments.md describes ("The protocol"), and puts the
-# latter into the package. Takes hours; continues if it was interrupted.
+# Trains and measures the default model, that of the preset wide and the two of the package, as docs/training-experiments.md describes
+# ("The protocol"), and puts the two into the package. Takes hours; continues if it was interrupted.
 models: .venv/installed
 	$(BIN)/python tools/train_models.py --install
 
