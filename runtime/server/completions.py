@@ -167,7 +167,7 @@ class Texts:
             CharedgeError: one of them failed.
         """
         for job in self._jobs:
-            if job.error is not None:
+            if job.done and job.error is not None:
                 raise job.error
         return all(job.done for job in self._jobs)
 

@@ -234,13 +234,13 @@ class Engine:
         self._advance = adapted(self._step.advance, [text.learned for text in self._writing])
 
     def _finish(self, job: Work, error: CharedgeError | None = None) -> None:
-        """Report that a job is done, and give its rows to those that wait."""
-        job.finish(error)
+        """Give the rows of a job to those that wait, and then report that it is done: the client may ask again at once."""
         with self._changed:
             self._used -= job.rows
             while self._waiting and self._used + self._waiting[0].rows <= self._rows:
                 self._used += self._waiting[0].rows
                 self._reading.append(self._waiting.popleft())
+        job.finish(error)
 
     def _give_notice(self) -> None:
         """Tell the jobs that there is something new to take."""

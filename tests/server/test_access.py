@@ -1,5 +1,6 @@
 """Who may ask: the token, the name in the Host header, the page of an Origin, and the limits of a connection."""
 
+import queue
 import socket
 import threading
 
@@ -214,6 +215,28 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(model):
         while client.complete(max_tokens=1).status == 429:  # until the server has seen that the other one has left
             pass
         assert rows(client) == 0
+
+
+def test_the_rows_of_a_job_are_free_before_its_answer(model):
+    """Or the next request of the same client would find the server busy."""
+    from charedge.runtime.sampling import Sampling
+    from charedge.runtime.server.jobs import Job, ScoreJob
+
+    with serving(model.path, concurrency=1, queue=0) as client:
+        (served,) = client.service.models.values()
+        writing = {"prompt": "a", "length": 3, "sampling": Sampling()}
+        assert rows_when_told(served.engine, lambda tell: ScoreJob(served.model, tell, "some text")) == 0
+        assert rows_when_told(served.engine, lambda tell: ScoreJob(served.model, tell, "")) == 0
+        assert rows_when_told(served.engine, lambda tell: Job(served.model, tell, **writing)) == 0
+        assert rows_when_told(served.engine, lambda tell: Job(served.model, tell, **writing, pattern="[0-9]{2}")) == 0
+
+
+def rows_when_told(engine, make_job):
+    """The rows that are in use at the moment when the engine says that the job is done."""
+    told = queue.Queue()
+    job = make_job(lambda: told.put((job.done, engine.rows_in_use)))
+    engine.submit(job)
+    return next(rows for done, rows in iter(told.get, None) if done)
 
 
 def test_a_prompt_list_is_refused_as_a_whole_when_the_queue_is_full(model):
