@@ -82,9 +82,9 @@ bench-growth: .venv/installed
 	mkdir -p build
 	$(BIN)/python benchmarks/growth.py --json build/growth.json
 
-# Draws the results of bench-profiles and bench-growth.
+# Draws the results of models and bench-growth.
 pictures: .venv/installed
-	$(BIN)/python benchmarks/pictures.py build/profiles.json build/growth.json
+	$(BIN)/python benchmarks/pictures.py build/figures build/growth.json
 
 # Trains and measures the default model, that of the preset wide and the two of the package, as docs/training-experiments.md describes
 # ("The protocol"), and puts the two into the package. Takes hours; continues if it was interrupted.

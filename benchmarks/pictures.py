@@ -1,12 +1,13 @@
-"""The README's pictures from what profiles.py and growth.py measured: quality against size, and speed against size.
+"""The pictures of the pages: quality against size from the figures of `make models`, and speed against size from growth.py.
 
-python benchmarks/pictures.py build/profiles.json build/growth.json
+python benchmarks/pictures.py build/figures build/growth.json
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
@@ -22,6 +23,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 Rows = list[dict[str, Any]]
 
+MODELS = ("base", "wide", "shakespeare", "shakespeare-tiny")
+"""Those of `make models`."""
 NANOGPT_BYTES, NANOGPT_NATS = 42_600_000, 1.4697  # its character model: 10.65 million parameters as float32, windows of 256
 PROFILES = {"float32": 0, "float16": 1, "int8": 2, "int4": 3, "int8-static": 4}
 """The colour of each profile in a theme."""
@@ -47,43 +50,35 @@ THEMES = (
 )
 
 
-def draw_quality(axes: Axes, theme: Theme, files: Rows) -> None:
-    """Nats per character over the bytes of the file, each model a line through its profiles, and nanoGPT's model."""
-    protocols = {"windows_nats_per_character": "windows of 256, as nanoGPT is measured", "nats_per_character": "state carried"}
+def draw_quality(axes: Axes, theme: Theme, models: Rows) -> None:
+    """Nats per character over the bytes of the file, by both protocols, and nanoGPT's model."""
+    protocols = {"windows of 256": "windows of 256, as nanoGPT is measured", "carried": "state carried"}
     for key, label in protocols.items():
-        filled = key == "windows_nats_per_character"
-        for _, model in groupby(files, itemgetter("name")):
-            points = sorted(model, key=itemgetter("bytes"))
-            axes.plot(*columns(points, "bytes", key), color=theme.faint, linewidth=1, zorder=1)
-            for point in points:
-                color = theme.colors[PROFILES[point["quantization"]]]
-                face = color if filled else theme.paper
-                axes.plot(point["bytes"], point[key], "o", color=color, markerfacecolor=face, markersize=7.5, markeredgewidth=1.6)
+        filled = key == "windows of 256"
+        for model in models:
+            color = theme.colors[PROFILES[model["quantization"]]]
+            look = {"color": color, "markerfacecolor": color if filled else "none", "markersize": 7.5, "markeredgewidth": 1.6}
+            axes.plot(model["bytes"], model["mean"][key], "o", **look)
         axes.plot([], [], "o", color=theme.ink, markerfacecolor=theme.ink if filled else theme.paper, label=f"charedge, {label}")
     axes.axhline(NANOGPT_NATS, color=theme.peer, linewidth=1, linestyle=":", zorder=0)
     axes.plot(NANOGPT_BYTES, NANOGPT_NATS, "D", color=theme.peer, markersize=9, label="nanoGPT's character model, float32")
     note(axes, theme.peer, f"nanoGPT {NANOGPT_NATS}", (NANOGPT_BYTES, NANOGPT_NATS), 10)
-    for name, model in groupby(files, itemgetter("name")):
-        label_model(axes, theme, name, list(model))
+    smallest = min(models, key=itemgetter("bytes"))
+    for model in models:
+        windows, carried = model["mean"]["windows of 256"], model["mean"]["carried"]
+        text = f"{model['name']}, {model['quantization']}\n● {windows:.4f}\n○ {carried:.4f}"
+        color, middle = theme.colors[PROFILES[model["quantization"]]], (windows + carried) / 2
+        if model is smallest:  # the next ones stand where its text would be
+            note(axes, color, text, (model["bytes"], carried), -10)
+        else:
+            note(axes, color, text, (model["bytes"], middle), xytext=(9, 0), ha="left", va="center")
     axes.set_title("Quality against size: lower and further left is better", loc="left", color=theme.ink, fontsize=12)
     axes.set_xlabel("bytes of the file")
     axes.set_ylabel("nats/character of held-out text")
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
-    axes.margins(x=0.12, y=0.3)
+    axes.margins(x=0.15, y=0.15)
     add_legend(axes, theme, "center right")
-
-
-def label_model(axes: Axes, theme: Theme, name: str, points: Rows) -> None:
-    """The profile above each point of a model; below the int8 file, or the only one, its name and losses."""
-    for point in points:
-        top = (point["bytes"], max(point["windows_nats_per_character"], point["nats_per_character"]))
-        above = 22 if point["quantization"] == "int8-static" else 9  # its file is hardly larger than int8's
-        note(axes, theme.colors[PROFILES[point["quantization"]]], point["quantization"], top, above)
-    shown = next((point for point in points if point["quantization"] == "int8"), points[0])
-    losses = shown["windows_nats_per_character"], shown["nats_per_character"]
-    text = f"{name}\n● {losses[0]:.4f}\n○ {losses[1]:.4f}"
-    note(axes, theme.ink, text, (shown["bytes"], min(losses)), -10)
 
 
 def draw_speed(axes: Axes, theme: Theme, sizes: Rows, processor: str) -> None:
@@ -121,11 +116,11 @@ def columns(rows: Iterable[dict[str, Any]], *names: str) -> list[list[float]]:
     return [[row[name] for row in rows] for name in names]
 
 
-def note(axes: Axes, color: str, text: str, at: tuple[float, float], points: int) -> None:
+def note(axes: Axes, color: str, text: str, at: tuple[float, float], points: int = 0, **changes: Any) -> None:
     """Text some points above a position, or below it, legible over a line."""
-    options = {"color": color, "fontsize": 9, "ha": "center", "va": "bottom" if points > 0 else "top", "linespacing": 1.4}
-    options |= {"path_effects": [withStroke(linewidth=3, foreground=axes.get_facecolor())], "zorder": 1.5}
-    axes.annotate(text, at, xytext=(0, points), textcoords="offset points", **options)
+    options = {"xytext": (0, points), "color": color, "fontsize": 9, "ha": "center", "va": "bottom" if points > 0 else "top"}
+    options |= {"linespacing": 1.4, "path_effects": [withStroke(linewidth=3, foreground=axes.get_facecolor())], "zorder": 1.5}
+    axes.annotate(text, at, textcoords="offset points", **options | changes)
 
 
 def in_bytes(value: float, _: int) -> str:
@@ -156,16 +151,17 @@ def save(draw: Callable[[Axes, Theme], None], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("profiles", type=Path, help="what profiles.py wrote")
+    parser.add_argument("figures", type=Path, help="the folder that tools/train_models.py wrote")
     parser.add_argument("growth", type=Path, help="what growth.py wrote")
     parser.add_argument("--folder", type=Path, default=Path("docs/pictures"))
     options = parser.parse_args()
-    files, growth = json.loads(options.profiles.read_text()), json.loads(options.growth.read_text())
-    first = files[0]["interpreter"]
-    files = [file for file in files if file["interpreter"] == first]  # quality is the same on the other
-    files.sort(key=itemgetter("name"))
+    try:
+        growth = json.loads(options.growth.read_text())
+        models = [json.loads((options.figures / f"{name}.json").read_text()) for name in MODELS]
+    except OSError as error:
+        sys.exit(f"{error.filename} cannot be read ({error.strerror}): run `make models` and `make bench-growth` first.")
     options.folder.mkdir(parents=True, exist_ok=True)
-    save(lambda axes, theme: draw_quality(axes, theme, files), options.folder / "quality")
+    save(lambda axes, theme: draw_quality(axes, theme, models), options.folder / "quality")
     save(lambda axes, theme: draw_speed(axes, theme, growth["sizes"], growth["machine"]["processor"]), options.folder / "speed")
 
 

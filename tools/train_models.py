@@ -168,6 +168,7 @@ class Trainer:
             "name": self.name,
             "recipe": candidate["recipe"],
             "logit_temperature": candidate["logit_temperature"],
+            "quantization": self.model.quantization,
             "bytes": seeds[0]["bytes"],
             "trained_on_characters": self.known,
             "measured_on_characters": len(self.text) - self.known,

@@ -82,6 +82,7 @@ def test_the_figures_are_the_files_losses_over_the_last_tenth(made, corpus):
     assert figures["mean"]["carried"] == pytest.approx(sum(losses) / 2, abs=1e-9)
     assert figures["spread"]["carried"] == pytest.approx(abs(losses[0] - losses[1]), abs=1e-9)
     assert figures["measured_on_characters"] == len(last)
+    assert figures["quantization"] == "int8"
     assert figures["bytes"] == files[0].stat().st_size
     assert figures["mean"]["windows of 256"] == pytest.approx(figures["mean"]["carried"], rel=0.05)
     assert figures["mean"]["adapted"] < figures["mean"]["carried"]
