@@ -287,7 +287,7 @@ def _say_result(run: Run, quiet: bool) -> None:
     trained_on = validation_start(characters, config.validation_split)
     held_out = characters - trained_on
     network = f"{config.cell.upper()} {config.layers} x {config.units}"
-    print(f"{run.path}: {network}, {config.keep} of {len(history)} epochs is epoch {kept.epoch}")
+    print(f"{run.path}: {network}, weights of epoch {kept.epoch} of {len(history)}, the {config.keep} one")
     print(
         f"training loss: {shown_loss(kept.train_nats_per_character)} over the first {trained_on:,} characters, "
         f"mean of the batches of epoch {kept.epoch}"

@@ -108,7 +108,7 @@ def test_the_last_weights_are_kept_on_request_though_others_were_better(process,
     run, text = tmp_path / "run", tmp_path / "text.txt"
     text.write_text("abcdefgh" * 900 + "hgfedcba" * 100, encoding="utf-8")
     result = process("train", text, "--output", run, *TINY, "--epochs", "3", "--keep", "last")
-    assert (result.returncode, "last of 3 epochs is epoch 3" in result.stdout) == (0, True), result.stderr
+    assert (result.returncode, "weights of epoch 3 of 3, the last one" in result.stdout) == (0, True), result.stderr
     losses = [row["validation_nats_per_character"] for row in history(run)]
     assert losses[-1] > min(losses)
     assert f"held-out {losses[-1]:.2f}: " in result.stderr

@@ -71,7 +71,7 @@ def test_each_loss_of_a_training_says_what_it_is_over(train):
     rows = [line.split(",") for line in (train().path / "history.csv").read_text().splitlines()[1:]]
     training, validation = map(float, min(rows, key=lambda row: float(row[2]))[1:3])
     best, *losses = train().stdout.splitlines()[:3]
-    assert best == f"{train().path}: GRU 1 x 48, best of 2 epochs is epoch 2"
+    assert best == f"{train().path}: GRU 1 x 48, weights of epoch 2 of 2, the best one"
     shown = [f"{nats:.4f} nats per character ({nats / math.log(2):.4f} bits per character)" for nats in (training, validation)]
     assert losses == [
         f"training loss: {shown[0]} over the first 36,000 characters, mean of the batches of epoch 2",
