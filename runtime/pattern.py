@@ -18,6 +18,13 @@ ENDED = -1  # in place of a token
 MATCH_SECONDS = 2.0
 """The most time for the matches of one character; an expression that needs longer would never end."""
 MAX_TRIES = 10_000  # matches tried, to tell whether an incomplete text can become a match
+MAX_WRITTEN_OUT = 10_000
+"""The largest `written_out`: the regex package makes a node for each repetition that there must be."""
+ITEM = re.compile(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|\{(?P<least>\d+)(?:,\d*)?\}|.", re.DOTALL)
+"""An escape, a class, a count, or another character."""
+OTHER_SYNTAX = re.compile(r"\(\?(?:#|[a-zA-Z0-9]*[xV])")
+"""Comments, and a flag for them or for sets in classes, with which `ITEM` may be wrong."""
+SHOWN = 60  # characters of a long expression in an error
 ESCAPED_LINE_END = re.compile(r"(?<!\\)((?:\\\\)*)\\r\\n")
 
 
@@ -45,6 +52,29 @@ def as_written(expression: str, form: Normalization) -> str:
     return "".join(parts)
 
 
+def written_out(expression: str) -> int:
+    """Number of characters, classes and groups of an expression with its least counts written out: 6 of `[a-z]{2}(b){2,9}`.
+
+    At least that number: where the syntax is another one, every count is taken to repeat the whole expression.
+    """
+    crude = OTHER_SYNTAX.search(expression) is not None
+    sizes, last, all_counts = [0], 0, 1  # sizes: of each open group; last: of the last item
+    for found in ITEM.finditer(expression):
+        item, least = found.group(), int((found["least"] or "1")[:9])
+        all_counts *= max(1, least)
+        if found["least"]:
+            sizes[-1] += last * (least - 1) if least else 0
+            last *= max(1, least)
+        elif item == "(":
+            sizes.append(1)
+        else:
+            last = sizes.pop() if item == ")" and len(sizes) > 1 else 1
+            sizes[-1] += last
+        if (all_counts * len(expression) if crude else max(sizes)) > MAX_WRITTEN_OUT:
+            break
+    return all_counts * len(expression) if crude else sum(sizes)
+
+
 class TooSlow(CharedgeError):
     """A pattern takes too long to match."""
 
@@ -63,7 +93,7 @@ class Pattern:
             seconds: the most time for the matches of one character.
 
         Raises:
-            InvalidOption: the expression is not valid.
+            InvalidOption: the expression is not valid, or too large.
             CharedgeError: the `regex` package is not installed.
         """
         if find_spec("regex") is None:
@@ -72,9 +102,16 @@ class Pattern:
 
         self.expression, self._seconds, self._end = expression, seconds, 0.0
         try:
-            self._compiled: Any = regex.compile(as_written(expression, normalization))
+            written = as_written(expression[: MAX_WRITTEN_OUT + 1], normalization)
+            if len(expression) > MAX_WRITTEN_OUT or written_out(written) > MAX_WRITTEN_OUT:
+                reason = f"has more than {MAX_WRITTEN_OUT:,} characters with its counts written out"
+                raise InvalidOption("pattern", f"{_shown(expression)} {reason}: write a simpler one.")
+            self._compiled: Any = regex.compile(written)
         except regex.error as error:
-            raise InvalidOption("pattern", f"{expression!r} is not a valid regular expression ({error}): fix it.") from None
+            raise InvalidOption("pattern", f"{_shown(expression)} is not a valid regular expression ({error}): fix it.") from None
+        except RecursionError:
+            reason = "has too many groups in one another"
+            raise InvalidOption("pattern", f"{_shown(expression)} {reason}: write a simpler one.") from None
 
     def begin(self) -> None:
         """Give the following matches the time of one character: processor time, so that a busy machine changes no result."""
@@ -179,3 +216,7 @@ class ConstrainedRow:
             f"`pattern` {self._pattern.expression!r} cannot be completed after {self._text!r} with this model's characters: "
             "change it."
         )
+
+
+def _shown(expression: str) -> str:
+    return repr(expression) if len(expression) <= SHOWN else f"{expression[:SHOWN]!r}..."
