@@ -14,7 +14,7 @@ from .errors import ApiError
 HEAD_SECONDS = 15.0
 """The most time for a client to send the head of a request."""
 STALL_SECONDS = 30.0
-"""The most time for a client to take what was sent to it."""
+"""The most time for a client to take what was sent to it, or `SEND_BYTES` of that."""
 SEND_BYTES = 65_536
 """What the system keeps for a client that does not read; left to itself it keeps megabytes."""
 MAX_HEAD = 16_384
@@ -56,7 +56,7 @@ class Connection(H11Protocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._stall_timer is None:
-            self._stall_timer = self.loop.call_later(STALL_SECONDS, self.transport.abort)
+            self._expect_reading()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -76,6 +76,15 @@ class Connection(H11Protocol):
     def _expect_head(self) -> None:
         if self._head_timer is None and not self.transport.is_closing():
             self._head_timer = self.loop.call_later(HEAD_SECONDS, self._on_slow_head)
+
+    def _expect_reading(self) -> None:
+        self._stall_timer = self.loop.call_later(STALL_SECONDS, self._on_stall, self.transport.get_write_buffer_size())
+
+    def _on_stall(self, unread: int) -> None:
+        if self.transport.get_write_buffer_size() <= unread - SEND_BYTES:
+            self._expect_reading()
+        else:
+            self.transport.abort()
 
     def _on_slow_head(self) -> None:
         self._refuse(ApiError(408, f"the head of the request did not arrive within {HEAD_SECONDS:g} seconds.", code="timeout"))

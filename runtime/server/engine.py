@@ -146,12 +146,16 @@ class Engine:
         if self._cancelled:
             self._cancelled.clear()
             self._keep([not text.job.done for text in self._writing])
+            self._let_in()  # one that waited in front may have left
 
     def _end_all(self) -> None:
-        for job in [*self._waiting, *self._reading]:
-            job.finish(Ended())
-        self._waiting.clear()
+        reading, waiting = list(self._reading), list(self._waiting)
         self._reading.clear()
+        self._waiting.clear()
+        for job in waiting:
+            job.finish(Ended())
+        for job in reading:
+            self._finish(job, Ended())
         for text in self._writing:
             text.end("length")
         self._remove_ended()
@@ -160,7 +164,8 @@ class Engine:
         """Fail every job that is read or written, after an error that no single one of them caused."""
         jobs = {*self._reading, *(text.job for text in self._writing)}
         self._reading.clear()
-        self._keep([False] * len(self._writing))
+        self._writing, self._state, self._logits = [], self._step.zeros(0), self._step.empty_logits(0)
+        self._rows_changed()
         for job in jobs:
             self._finish(job, CharedgeError(f"the model stopped with an error ({type(error).__name__}): see the server's log."))
 
@@ -180,6 +185,9 @@ class Engine:
             job.complete()
         except CharedgeError as error:
             self._finish(job, error)
+        except Exception:
+            self._reading.append(job)  # it fails with the others
+            raise
         else:
             self._finish(job)
 
@@ -189,26 +197,28 @@ class Engine:
         for text in job.texts:
             text.begin(fed)
         rows = len(job.texts)
-        self._writing += job.texts
-        self._state = np.concatenate([self._state, np.repeat(fed.state, rows, axis=0)])
-        self._logits = np.concatenate([self._logits, np.repeat(fed.logits, rows, axis=0)])
+        state = np.concatenate([self._state, np.repeat(fed.state, rows, axis=0)])
+        logits = np.concatenate([self._logits, np.repeat(fed.logits, rows, axis=0)])
+        self._writing, self._state, self._logits = self._writing + job.texts, state, logits
         self._rows_changed()
 
     def _write_characters(self) -> None:
         """Draw the next character of every text, and run a step for those that go on."""
         ended = False
-        tokens = np.zeros(len(self._writing), np.int32)
+        tokens = np.full(len(self._writing), ENDED, np.int32)
         for row, text in enumerate(self._writing):
             try:
                 tokens[row] = text.draw(self._logits[row : row + 1], self._state[row : row + 1])
             except CharedgeError as error:
                 text.fail(error)
             ended |= text.ended
-        self.characters_written += len(tokens)
         if ended:
-            self.characters_written -= int(np.count_nonzero(tokens == ENDED))
-            tokens = tokens[[not text.ended for text in self._writing]]
-            self._remove_ended()
+            self.characters_written += int(np.count_nonzero(tokens != ENDED))
+            drawn = dict(zip(self._writing, tokens.tolist(), strict=True))
+            self._remove_ended()  # those that have failed take the other texts of their job with them
+            tokens = np.array([drawn[text] for text in self._writing], np.int32)
+        else:
+            self.characters_written += len(tokens)
         if self._writing:
             self._advance(tokens, self._state, self._logits)
 
@@ -237,10 +247,14 @@ class Engine:
         """Give the rows of a job to those that wait, and then report that it is done: the client may ask again at once."""
         with self._changed:
             self._used -= job.rows
-            while self._waiting and self._used + self._waiting[0].rows <= self._rows:
-                self._used += self._waiting[0].rows
-                self._reading.append(self._waiting.popleft())
+            self._let_in()
         job.finish(error)
+
+    def _let_in(self) -> None:
+        """Begin with the jobs that wait, in their order, as long as there are rows for the first one."""
+        while self._waiting and self._used + self._waiting[0].rows <= self._rows:
+            self._used += self._waiting[0].rows
+            self._reading.append(self._waiting.popleft())
 
     def _give_notice(self) -> None:
         """Tell the jobs that there is something new to take."""

@@ -134,7 +134,7 @@ class Server(uvicorn.Server):
     def stop(self, number: int) -> None:
         """Begin to stop; the second signal ends the texts at once."""
         if self.signal is not None:
-            self._at_once = number != HANGUP  # a closed connection sends several
+            self._at_once |= number != HANGUP  # a closed connection sends several
             return
         self.signal = number
         self._service.state = "draining"

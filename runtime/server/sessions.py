@@ -47,10 +47,10 @@ class SessionStore:
             raise CharedgeError(f"`sessions` {folder} cannot be made a folder ({error.strerror}): give another one.") from None
         self._folder, self._most, self._seconds = folder, most, days * DAY_SECONDS
         self._mutex = threading.Lock()
-        self._new: set[str] = set()  # that are written for the first time, and have no file yet
+        self._new: set[str] = set()  # that are written for the first time
 
     def __len__(self) -> int:
-        return sum(1 for _ in self._folder.glob(f"*{SUFFIX}"))
+        return len(self._names())
 
     def open(self, name: str, model: Model) -> OpenSession:
         """Open a session for a request, which locks it; it need not exist.
@@ -68,7 +68,11 @@ class SessionStore:
     def describe(self, models: Mapping[str, Served]) -> list[dict[str, Any]]:
         """All sessions, by name."""
         self._delete_old()
-        return [self._describe(path, models) for path in sorted(self._folder.glob(f"*{SUFFIX}")) if path.exists()]
+        described = []
+        for path in sorted(self._folder.glob(f"*{SUFFIX}")):
+            with suppress(ApiError):  # it was deleted, or is none
+                described.append(self._describe(path, models))
+        return described
 
     def describe_one(self, name: str, models: Mapping[str, Served]) -> dict[str, Any]:
         """A session, with the end of its text if its model is here.
@@ -152,7 +156,12 @@ class SessionStore:
             with suppress(OSError, CharedgeError):
                 if path.stat().st_mtime < oldest:
                     with locked(path):
-                        path.unlink(missing_ok=True)
+                        if path.stat().st_mtime < oldest:  # a request may have continued it
+                            path.unlink(missing_ok=True)
+
+    def _names(self) -> set[str]:
+        """Those that have a file."""
+        return {path.name.removesuffix(SUFFIX) for path in self._folder.glob(f"*{SUFFIX}")}
 
     def _path(self, name: str) -> Path:
         """
@@ -197,7 +206,7 @@ class SessionStore:
         """
         with self._mutex:
             self._delete_old()
-            if len(self) + len(self._new) >= self._most:
+            if len(self._names() | self._new) >= self._most:
                 message = f"there are {self._most} sessions, which is the most that this server keeps: delete one, or continue one."
                 raise ApiError(422, message, param="session", code="too_many_sessions")
             self._new.add(name)

@@ -1,8 +1,10 @@
 """Who may ask: the token, the name in the Host header, the page of an Origin, and the limits of a connection."""
 
+import json
 import queue
 import socket
-import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 from http_server import serving
@@ -139,6 +141,7 @@ def test_a_slow_head_and_a_slow_body_are_refused(model, monkeypatch):
     with serving(model.path) as client:
         for data in (b"", b"GET / HT", POST, POST + b"Content-Length: 9\r\n\r\n{"):
             assert exchange(client, data).startswith(b"HTTP/1.1 408 ")
+        monkeypatch.undo()
         assert client.get("/health").status == 200
 
 
@@ -176,7 +179,8 @@ def test_a_request_that_takes_too_long_is_ended(model):
         last = reply.body.split(b"\n\n")[-2]
         assert last.startswith(b'data: {"error"')
         assert b"[DONE]" not in reply.body
-        while rows(client):  # the loop lets go of the text after the answer
+        (engine,) = [served.engine for served in client.service.models.values()]
+        while engine.rows_in_use:  # the loop lets go of the text after the answer
             pass
 
 
@@ -204,12 +208,7 @@ def rows(client):
 
 def test_a_full_queue_refuses_and_says_when_to_come_back(model):
     with serving(model.path, concurrency=1, queue=0, max_length=10_000_000, timeout=30) as client:
-        held, answered = socket.create_connection(("127.0.0.1", client.port)), threading.Event()
-        with held:
-            body = b'{"max_tokens": 10000000, "stream": true}'
-            held.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-            assert held.recv(100).startswith(b"HTTP/1.1 200 ")
-            answered.set()
+        with endless(client):
             reply = client.complete(max_tokens=1)
             assert (reply.status, reply.headers["retry-after"], reply.error["code"]) == (429, "1", "queue_full")
         while client.complete(max_tokens=1).status == 429:  # until the server has seen that the other one has left
@@ -239,10 +238,58 @@ def rows_when_told(engine, make_job):
     return next(rows for done, rows in iter(told.get, None) if done)
 
 
+@contextmanager
+def endless(client, **fields):
+    """A client that reads a text without an end, of which the first part has come."""
+    with socket.create_connection(("127.0.0.1", client.port)) as held:
+        body = json.dumps({"max_tokens": 10_000_000, "stream": True, **fields}).encode()
+        held.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert held.recv(100).startswith(b"HTTP/1.1 200 ")
+        yield held
+
+
 def test_a_prompt_list_is_refused_as_a_whole_when_the_queue_is_full(model):
-    with serving(model.path, concurrency=2, queue=1, max_length=10_000_000) as client:
-        reply = client.complete(prompt=["a", "b"], n=1, max_tokens=5)
-        assert reply.status == 200
+    with serving(model.path, concurrency=2, queue=0, max_length=10_000_000) as client:
+        with endless(client):
+            reply = client.complete(prompt=["a", "b"], max_tokens=10_000_000)  # there is a row for the first one
+            assert (reply.status, reply.error["code"]) == (429, "queue_full")
+            assert client.complete(max_tokens=1).status == 200
+        reply = client.complete(prompt=["a", "b"], max_tokens=5)
+        while reply.status == 429:  # until the server has seen that the other one has left
+            reply = client.complete(prompt=["a", "b"], max_tokens=5)
+        assert (reply.status, rows(client)) == (200, 0)
+
+
+def test_those_behind_one_that_leaves_the_queue_go_on(model):
+    """With one of two rows in use, a request for two texts waits, and one for one text behind it."""
+    with serving(model.path, concurrency=2, queue=2, max_length=10_000_000, timeout=3600) as client, endless(client):
+        (engine,) = [served.engine for served in client.service.models.values()]
+        with socket.create_connection(("127.0.0.1", client.port)) as leaving, ThreadPoolExecutor(1) as pool:
+            body = b'{"max_tokens": 5, "n": 2}'
+            leaving.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            while engine.queued < 1:
+                pass
+            behind = pool.submit(client.texts, max_tokens=1)
+            while engine.queued < 2:
+                pass
+            leaving.close()
+            assert behind.result()
+
+
+@pytest.mark.parametrize("place", ["read", "fed"])
+def test_an_error_while_a_prompt_is_read_is_reported_and_ends_nothing_else(model, monkeypatch, place):
+    """As when memory runs out."""
+    from charedge.runtime.server.jobs import Job
+
+    def fail(*_):
+        raise MemoryError
+
+    with serving(model.path, concurrency=1, queue=0) as client:
+        with monkeypatch.context() as patches:
+            patches.setattr(Job, place, fail)
+            reply = client.complete(max_tokens=5)
+            assert (reply.status, "stopped with an error (MemoryError)" in reply.error["message"]) == (500, True)
+        assert client.texts(max_tokens=5)
         assert rows(client) == 0
 
 

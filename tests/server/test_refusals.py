@@ -1,6 +1,7 @@
 """What cannot be honoured is refused by name, in bounded time, and never with a server error."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from http_server import serving
@@ -165,6 +166,35 @@ def test_a_pattern_that_takes_exponential_time_ends_with_an_error(client, loaded
     assert (reply.status, reply.error["param"]) == (422, "pattern")
     assert "too long to match" in reply.error["message"]
     assert client.texts(prompt="A", max_tokens=20, seed=1) == [loaded.generate("A", 20, seed=1)]
+
+
+def test_a_text_that_fails_takes_its_job_and_no_other(client, loaded):
+    """Of several texts, those that begin with `a` come to a dead end, and those with `b` go on; another client's go on, too."""
+    pytest.importorskip("regex")
+    fails = {"pattern": "(a{3}€|b{500})", "n": 8, "max_tokens": 1000, "logit_bias": {"a": 50, "b": 50}}
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(client.texts, prompt="A", max_tokens=5000, seed=1)
+        replies = [client.complete(**fails, seed=1)]
+        while not other.done():
+            replies.append(client.complete(**fails, seed=len(replies) + 1))
+        assert other.result() == [loaded.generate("A", 5000, seed=1)]
+    assert {(reply.status, reply.error["param"]) for reply in replies} == {(422, "pattern")}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reason"),
+    [
+        ("((a{1000}){1000}){1000}", "more than 10,000 characters"),
+        ("a{100000000}", "more than 10,000 characters"),
+        ("(?x)(a{1000} # )\n){1000}", "more than 10,000 characters"),
+        ("(a{1000}(?#()){1000}", "more than 10,000 characters"),
+        ("(" * 450 + "a" + ")" * 450, "groups in one another"),
+    ],
+)
+def test_a_pattern_that_would_take_all_memory_is_refused(client, pattern, reason):
+    pytest.importorskip("regex")
+    reply = client.complete(pattern=pattern, max_tokens=5)
+    assert (reply.status, reply.error["param"], reason in reply.error["message"]) == (422, "pattern", True)
 
 
 def test_a_pattern_that_is_not_complete_in_time_is_an_error_in_a_stream_too(client):

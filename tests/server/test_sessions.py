@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from contextlib import closing
 
 import pytest
 from http_server import serving
@@ -168,6 +169,43 @@ def test_a_session_of_another_model_or_a_damaged_one_is_refused_and_kept(models,
         assert (reply.status, str(tmp_path) in reply.error["message"]) == (409, False)
         assert (tmp_path / "one.session").read_bytes() == content[:-9]
         assert client.get("/v1/sessions").json["data"][0]["model"] == model.path.stem
+
+
+def test_a_new_session_counts_once_while_it_is_saved(model, tmp_path):
+    with serving(model.path, sessions=tmp_path, max_sessions=3) as client:
+        say(client, "kept", PROMPT)
+        (served,), store = client.service.models.values(), client.service.sessions
+        with closing(store.open("kept", served.model)) as kept, closing(store.open("first", served.model)) as first:
+            first.save(kept.before)
+            assert say(client, "second")
+            assert client.complete(session="third").error["code"] == "too_many_sessions"
+
+
+def test_an_old_session_that_was_just_continued_is_kept(model, tmp_path, monkeypatch):
+    """Its file is as old as it may be until the moment when it is locked."""
+    from charedge.runtime.server import sessions
+
+    lock = sessions.locked
+
+    def continued(path):
+        os.utime(path)
+        return lock(path)
+
+    with serving(model.path, sessions=tmp_path, session_days=1) as client:
+        say(client, "old", PROMPT)
+        os.utime(tmp_path / "old.session", (0, 0))
+        with monkeypatch.context() as patches:
+            patches.setattr(sessions, "locked", continued)
+            assert [entry["name"] for entry in client.get("/v1/sessions").json["data"]] == ["old"]
+        os.utime(tmp_path / "old.session", (0, 0))
+        assert client.get("/v1/sessions").json["data"] == []
+
+
+def test_what_is_not_a_file_is_not_listed(model, tmp_path):
+    with serving(model.path, sessions=tmp_path) as client:
+        say(client, "text", PROMPT)
+        (tmp_path / "folder.session").mkdir()
+        assert [entry["name"] for entry in client.get("/v1/sessions").json["data"]] == ["text"]
 
 
 def test_sessions_are_bounded_in_number_and_age(model, tmp_path):
