@@ -294,8 +294,16 @@ def _commit(
 
 
 def _json_in(output: str) -> dict[str, Any]:
-    """The JSON object that a command printed, after whatever the login shell of the device prints when it starts."""
-    return json.loads(output[output.index("{") :])
+    """The JSON object that a command printed, after whatever the login shell of the device prints when it starts.
+
+    Raises:
+        CharedgeError: there is none.
+    """
+    try:
+        return json.loads(output[output.index("{") :])
+    except ValueError:
+        message = "the model was installed, but charedge bench prints no figures there: run the command again."
+        raise CharedgeError(message) from None
 
 
 def _keep(held: Hold, model: LocalModel, figures: dict[str, object]) -> None:

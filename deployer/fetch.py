@@ -10,6 +10,7 @@ import hashlib
 import re
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..runtime.errors import CharedgeError
 from ..runtime.files import cache_folder, partial_folder
 from .wheel import OwnWheel
 
+_fetching = threading.Lock()  # several devices of one system share a download
 OLDEST_MINOR = 17  # glibc 2.17, which `manylinux2014` means
 
 
@@ -52,18 +54,29 @@ def fetch_wheels(system: System, own: OwnWheel, extras: frozenset[str]) -> list[
     key = hashlib.sha256(repr((system, groups)).encode()).hexdigest()[:16]
     parent = cache_folder() / "wheels"
     folder = parent / f"{system.machine}-python{system.python[0]}.{system.python[1]}-{key}"
-    if not folder.is_dir():
-        if find_spec("pip") is None:
-            raise CharedgeError(f"this Python ({sys.executable}) has no pip to fetch the wheels with: install it here.")
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            with partial_folder(parent) as partial:
-                for group in groups:
-                    _download(system, group, partial)
-                partial.replace(folder)
-        except OSError as error:
-            raise CharedgeError(f"{parent} cannot be written ({error.strerror}): set XDG_CACHE_HOME to another folder.") from None
+    with _fetching:
+        if not folder.is_dir():
+            _fetch(system, groups, folder)
     return sorted(folder.glob("*.whl"))
+
+
+def _fetch(system: System, groups: list[list[str]], folder: Path) -> None:
+    """Download groups of wheels into a new folder."""
+    if find_spec("pip") is None:
+        raise CharedgeError(f"this Python ({sys.executable}) has no pip to fetch the wheels with: install it here.")
+    parent = folder.parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with partial_folder(parent) as partial:
+            for group in groups:
+                _download(system, group, partial)
+            try:
+                partial.replace(folder)
+            except OSError:
+                if not folder.is_dir():  # or another process was faster
+                    raise
+    except OSError as error:
+        raise CharedgeError(f"{parent} cannot be written ({error.strerror}): set XDG_CACHE_HOME to another folder.") from None
 
 
 def _requirements(system: System, own: OwnWheel, extras: frozenset[str]) -> list[list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import itertools
 import os
 import platform
 import re
@@ -13,6 +14,10 @@ from pathlib import Path
 from ..runtime.errors import CharedgeError
 from .device import Device
 from .ssh import Connection, sha256_of
+
+_numbers = itertools.count(1)
+_held: set[str] = set()
+"""The holders of this process: its deployments, which may reach one device under two names."""
 
 
 class Hold:
@@ -55,16 +60,20 @@ def hold(connection: Connection, device: Device) -> Iterator[Hold]:
     Raises:
         CharedgeError: another deployment holds it, or the folder cannot be written.
     """
-    holder = _holder()
-    connection.run("lock", device.prefix, holder, device.holder if _is_over(device.holder) else "")
+    holder = f"{_process()}.{next(_numbers)}"
+    _held.add(holder)
     try:
-        yield Hold(connection, device.prefix, holder)
+        connection.run("lock", device.prefix, holder, device.holder if _is_over(device.holder) else "")
+        try:
+            yield Hold(connection, device.prefix, holder)
+        finally:
+            with suppress(CharedgeError):  # the connection was cut
+                connection.run("unlock", device.prefix, holder)
     finally:
-        with suppress(CharedgeError):  # the connection was cut
-            connection.run("unlock", device.prefix, holder)
+        _held.discard(holder)
 
 
-def _holder() -> str:
+def _process() -> str:
     """This process, as others are to know it."""
     try:
         user = getpass.getuser()
@@ -74,13 +83,14 @@ def _holder() -> str:
 
 
 def _is_over(holder: str) -> bool:
-    """Whether a holder is a process of this machine that has ended."""
-    ours, _, number = _holder().rpartition(" ")
-    theirs, _, other = holder.rpartition(" ")
+    """Whether a holder is a process of this machine that has ended, or a deployment of this process that has."""
+    ours, _, number = _process().rpartition(" ")
+    theirs, _, deployment = holder.rpartition(" ")
+    other = deployment.partition(".")[0]
     if ours != theirs or not other.isdigit():
         return False
     if other == number:
-        return True
+        return holder not in _held
     try:
         os.kill(int(other), 0)
     except ProcessLookupError:

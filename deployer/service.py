@@ -19,6 +19,7 @@ Description=charedge {kind}: {description}
 {after}
 [Service]
 ExecStart={command}
+WorkingDirectory=/
 Restart=on-failure
 RestartSec=5
 Nice=10

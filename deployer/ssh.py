@@ -190,7 +190,7 @@ def connect(target: Target, interactive: bool = True) -> Iterator[Connection]:
             "ForwardX11": "no",
         }
         options = [part for key, value in settings.items() for part in ("-o", f"{key}={value}")]
-        command = ["ssh", "-M", "-N", "-T", "-S", str(socket), *options, *target.options, "--", target.address]
+        command = [*_ending_with_us(), "ssh", "-M", "-N", "-T", "-S", str(socket), *options, *target.options, "--", target.address]
         with errors.open("wb") as stderr:
             master = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr)
         try:
@@ -199,6 +199,11 @@ def connect(target: Target, interactive: bool = True) -> Iterator[Connection]:
             yield Connection(target, socket)
         finally:
             _end(master)
+
+
+def _ending_with_us() -> list[str]:
+    """In front of a command, where this machine has it: ends the command with the thread that starts it, even if that is killed."""
+    return ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
 
 
 def _read_ready(master: subprocess.Popen[bytes]) -> bytes:

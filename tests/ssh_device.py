@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import hashlib
 import os
+import pwd
 import shlex
 import shutil
 import signal
@@ -31,13 +31,25 @@ SYSTEMCTL = """\
 # A stand-in for systemd: runs the command of one unit.
 state={state}
 case $1 in --*) shift ;; esac
-case $1 in show-environment|daemon-reload|enable) exit 0 ;; show) echo 0; exit 0 ;; esac
+case $1 in show-environment|daemon-reload|enable|reset-failed) exit 0 ;; show) echo 0; exit 0 ;; esac
 for unit; do :; done
-end() {{ [ ! -f "$state/$unit.process" ] || kill "$(cat "$state/$unit.process")" 2>/dev/null; rm -f "$state/$unit.process"; }}
+runs() {{ # not as a process that has ended and was not waited for
+    [ -f "$state/$unit.process" ] || return 1
+    case $(cut -d ' ' -f 3 "/proc/$(cat "$state/$unit.process")/stat" 2>/dev/null) in ''|Z) return 1 ;; esac
+}}
+end() {{
+    ! runs || kill "$(cat "$state/$unit.process")"
+    while runs; do sleep 0.1; done
+    rm -f "$state/$unit.process"
+}}
 case $1 in
-disable) end ;;
+disable)
+    [ ! -f "$state/kept" ] || exit 1
+    end
+    ;;
+stop) end ;;
 is-active)
-    if [ -f "$state/$unit.process" ] && kill -0 "$(cat "$state/$unit.process")" 2>/dev/null; then
+    if runs; then
         echo active
     else
         echo failed
@@ -55,7 +67,7 @@ restart)
     case $5 in
     generate) for session; do :; done; touch "$session"; set -- sleep 600 ;;
     esac
-    setsid "$@" </dev/null >>"$state/journal" 2>&1 &
+    env --default-signal setsid "$@" </dev/null >>"$state/journal" 2>&1 &
     echo $! >"$state/$unit.process"
     ;;
 esac"""
@@ -122,6 +134,7 @@ class SshDevice:
         state.mkdir()
         self.program("systemctl", SYSTEMCTL.format(state=shlex.quote(str(state))))
         self.program("journalctl", f"cat {shlex.quote(str(state / 'journal'))}")
+        self.program("loginctl", "exit 1")
         try:
             yield state
         finally:
@@ -130,7 +143,7 @@ class SshDevice:
                     os.kill(int(process.read_text()), signal.SIGTERM)
             shutil.rmtree(state)
             shutil.rmtree(self.home / ".config" / "systemd", ignore_errors=True)
-            for name in ("systemctl", "journalctl"):
+            for name in ("systemctl", "journalctl", "loginctl"):
                 (self.bin / name).unlink()
 
     def refuse(self, *models: Path | str) -> None:
@@ -171,6 +184,7 @@ PidFile none
 AuthorizedKeysFile "{self.folder}/authorized_keys"
 StrictModes no
 AcceptEnv CHAREDGE_HOME
+SetEnv HOME="{self.home}"
 PasswordAuthentication yes
 KbdInteractiveAuthentication no
 PermitRootLogin yes
@@ -186,7 +200,7 @@ ForceCommand "{self.folder}/shell"
 Include "{self.clients}/*"
 Host *
     HostName 127.0.0.1
-    User {getpass.getuser()}
+    User {pwd.getpwuid(os.getuid()).pw_name}
     Port {self.port}
     IdentityFile "{self.key}"
     IdentitiesOnly yes

@@ -17,8 +17,8 @@ def room_of(file):
 FILES = [file for folder in (*ROOMS, "charedge") for file in sorted((REPOSITORY / folder).rglob("*.py"))]
 LIBRARY = [file for file in FILES if room_of(file) != "charedge" and file.name != "cli.py"]
 MAY_IMPORT = {"runtime": set(), "trainer": {"runtime"}, "converter": {"runtime", "trainer"}, "deployer": {"runtime"}}
-STARTS_PROGRAMS = {"deployer/fetch.py", "deployer/report.py", "deployer/service.py"}
-"""Files that spell options because they write the command line of another process: pip's, or charedge's."""
+STARTS_PROGRAMS = {"deployer/fetch.py", "deployer/report.py", "deployer/service.py", "deployer/ssh.py"}
+"""Files that spell options because they write the command line of another process: pip's, setpriv's, or charedge's."""
 DOOR = {"console", "display", "streams", "__main__"}
 
 

@@ -33,6 +33,7 @@ part=$model.part
 [ "${11}" = 1 ] || rm -f "$part.sig"
 case $4 in
 same)
+    rm -f "$part" # of a deployment that was cut
     part=$model
     [ -f "$model.part.sig" ] || keep "$model.sig" "$model.part.sig"
     ;;
@@ -84,7 +85,7 @@ if ! { point "venvs/$5" && move "$model.part" "$model" && flush; }; then
     fail "$model cannot be written: $now"
 fi
 if [ -n "$kind" ] && ! { mkdir -p "$1/sessions" && write_unit "$text" && restart 90; }; then
-    why=$(last_words)
+    why=${occupied:-$(last_words)}
     go_back
     fail "the service does not work (${why:-it says nothing}): $now" 5
 fi

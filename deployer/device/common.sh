@@ -1,5 +1,6 @@
 # In front of every script: messages, and the lock that all scripts but look.sh hold.
 export LC_ALL=C PYTHONNOUSERSITE=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+cd / # Python would import the user's files from the current folder
 
 # Ends the script with a sentence: fail SENTENCE [STATUS]
 fail() {

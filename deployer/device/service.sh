@@ -29,7 +29,7 @@ write_unit() {
     if [ "$scope" = user ]; then as=''; else as=as_root; fi
     $as mkdir -p "$(dirname "$place")"
     if [ -n "$1" ]; then
-        printf '%s\n' "$1" | $as tee "$place.part" >/dev/null && $as mv -f "$place.part" "$place"
+        printf '%s\n' "$1" | $as tee "$place.part" >/dev/null && $as chmod 644 "$place.part" && $as mv -f "$place.part" "$place"
     else
         control disable --now "$unit" >/dev/null 2>&1
         $as rm -f "$place"
@@ -37,17 +37,27 @@ write_unit() {
     fi
 }
 
+# Whether the address of `health` answers; a proxy that the device may have is not asked
+answers() {
+    "$python" -c 'import sys, urllib.request as r; r.build_opener(r.ProxyHandler({})).open(sys.argv[1], timeout=5)' "$health" 2>/dev/null
+}
+
 works() {
     [ "$(control is-active "$unit" 2>/dev/null)" = active ] || return 1
     case $health in
     '') return 0 ;;
-    http://*) "$python" -c 'import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=5)' "$health" 2>/dev/null ;;
+    http://*) answers ;;
     *) [ -n "$(find "$health" -newer "$folder/.started" 2>/dev/null)" ] ;;
     esac
 }
 
 # Restarts the service, and waits until it works, at most for some tries of a second or a little more: restart TRIES
 restart() {
+    control stop "$unit" >/dev/null 2>&1
+    control reset-failed "$unit" >/dev/null 2>&1 # or NRestarts would go on from those of a service that failed before
+    case $health in
+    http://*) ! answers || { occupied="another program answers at $health" && return 1; } ;;
+    esac
     touch "$folder/.started"
     [ "$scope" = system ] || loginctl enable-linger >/dev/null 2>&1 # so that it runs while nobody is logged in
     control daemon-reload && control enable "$unit" >/dev/null 2>&1 && control restart "$unit" || return 1

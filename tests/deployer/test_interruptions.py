@@ -1,14 +1,22 @@
 """Deployments that meet another one, or whose connection is cut: the device has the old model or the new one, and both verified."""
 
+import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
+from charedge.deployer.device import look
+from charedge.deployer.lock import hold
+from charedge.deployer.ssh import Target, connect
+from charedge.runtime.errors import CharedgeError
 from ssh_device import sha256
 
 NAME = "bard.tflite"
+PREFIX = ".local/share/charedge"
 CUTS = 10
 
 
@@ -61,6 +69,78 @@ def test_of_two_deployments_one_succeeds_and_the_other_waits_or_is_refused(insta
         assert status == 0 or b"is deploying to" in stderr or b"another deployment has just ended" in stderr, stderr
     assert sha256(device.models / NAME) in (sha256(installed.old), sha256(installed.new))
     assert list(device.prefix.rglob("*.part*")) == []
+
+
+def test_a_device_under_two_names_is_deployed_to_once_at_a_time(installed):
+    with connect(Target("device")) as connection:
+        with hold(connection, look(connection, PREFIX, NAME)):
+            again = look(connection, PREFIX, NAME)
+            with pytest.raises(CharedgeError, match="is deploying to"), hold(connection, again):
+                pass
+        with hold(connection, again):  # it was given back
+            pass
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="no setpriv here: Debian's package util-linux")
+def test_a_deployment_that_is_killed_leaves_no_connection(installed, start, tmp_path):
+    device, waiting = installed.device, tmp_path / "waiting"
+    waiting.touch()
+    device.before_commands(f"while [ -e '{waiting}' ]; do sleep 0.1; done")
+    process = start("deploy", "device", installed.new)
+    while not masters(device):
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    while masters(device):
+        pass
+    waiting.unlink()
+    device.before_commands()
+
+
+def masters(device):
+    """The processes of ssh that hold a connection to a device."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            arguments = file.read_bytes().decode("utf-8", "replace").split("\0")
+            found += [file] if "-M" in arguments and str(device.folder / "ssh_config") in arguments else []
+    return found
+
+
+def test_what_a_cut_deployment_left_is_not_installed(installed, deploy):
+    """It may be of another model, and was not verified."""
+    device = installed.device
+    (device.models / f"{NAME}.part").write_bytes(installed.new.read_bytes())
+    with device.systemd():
+        result = deploy(installed.old, "--service", "ticker")
+        assert result.status == 0, result.stderr
+        assert deploy(installed.old, "--service", "none").status == 0
+    assert sha256(device.models / NAME) == sha256(installed.old)
+    assert not (device.models / f"{NAME}.part").exists()
+
+
+def test_python_files_in_the_home_folder_change_nothing(installed, deploy):
+    mine = installed.device.home / "random.py"
+    mine.write_text("raise SystemExit('this is mine')")
+    try:
+        result = deploy(installed.new)
+    finally:
+        mine.unlink()
+    assert result.status == 0, result.stderr
+
+
+def test_a_benchmark_that_fails_is_said_after_the_model_is_installed(installed, deploy):
+    device = installed.device
+    (packages,) = (device.prefix / "venv/lib").glob("python3*/site-packages")
+    breaking = packages / "sitecustomize.py"
+    breaking.write_text("import os, sys\nif 'bench' in sys.orig_argv:\n    os._exit(9)\n")
+    try:
+        result = deploy(installed.new)
+    finally:
+        breaking.unlink()
+    assert result.status == 1
+    assert "the model was installed, but charedge bench ended with status 9: run the command again." in result.stderr
+    assert sha256(device.models / NAME) == sha256(installed.new)
 
 
 def test_a_cut_connection_leaves_the_old_model_or_the_new_one(installed, deploy, cutter):

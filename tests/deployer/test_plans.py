@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import zipfile
 
 import pytest
@@ -129,3 +130,23 @@ def test_our_wheel_is_that_of_setup_py(machine, tag):
             assert f"charedge/{path.relative_to(REPOSITORY).as_posix()}" in names
     assert {"charedge/__init__.py", "charedge/py.typed", "charedge/runtime/models/shakespeare-tiny.tflite"} <= names
     assert not [name for name in names if "__pycache__" in name]
+
+
+def test_wheels_that_another_process_has_fetched_meanwhile_are_taken(monkeypatch, tmp_path):
+    from charedge.deployer import fetch
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    system = System("aarch64", (2, 36), (3, 11), has_numpy=False, has_pip=True)
+    monkeypatch.setattr(fetch, "_download", lambda _, requirements, folder: (folder / "numpy.whl").write_bytes(b"ours"))
+    (wheel,) = fetch.fetch_wheels(system, own_wheel("aarch64"), frozenset())
+    shutil.rmtree(wheel.parent)
+
+    def download(_, requirements, folder):
+        wheel.parent.mkdir()
+        wheel.write_bytes(b"theirs")
+        (folder / "numpy.whl").write_bytes(b"ours")
+
+    monkeypatch.setattr(fetch, "_download", download)
+    assert fetch.fetch_wheels(system, own_wheel("aarch64"), frozenset()) == [wheel]
+    assert wheel.read_bytes() == b"theirs"
+    assert list(wheel.parent.parent.iterdir()) == [wheel.parent]

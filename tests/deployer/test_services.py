@@ -2,12 +2,15 @@
 
 import http.server
 import json
+import os
+import pwd
 import re
 import shutil
 import subprocess
 import threading
 import urllib.request
 from functools import partial
+from pathlib import Path
 
 import pytest
 from charedge.deployer.service import Wanted, quoted, unit
@@ -53,13 +56,15 @@ def test_a_server_is_installed_from_the_network_updated_and_brought_back(install
     first = deploy(installed.old, "--service", "serve", "--service-port", port)
     assert first.status == 0, first.stderr
     assert "install charedge from its own network" in first.stderr
-    assert "sudo loginctl enable-linger" in first.stderr
+    lingers = Path("/var/lib/systemd/linger", pwd.getpwuid(os.getuid()).pw_name).exists()
+    assert ("sudo loginctl enable-linger" in first.stderr) != lingers
     assert len(served(port)) == 1
     process = (systemd / "charedge-serve.service.process").read_text()
 
     assert "unchanged" in deploy(installed.old, "--service", "serve", "--service-port", port).stdout
     assert (systemd / "charedge-serve.service.process").read_text() == process
 
+    device.before_commands("export http_proxy=http://127.0.0.1:9")  # that does not answer
     updated = deploy(installed.new)  # whoever has a service need not name it again
     assert updated.status == 0, updated.stderr
     assert "restart charedge-serve" in updated.stderr
@@ -73,6 +78,11 @@ def test_a_server_is_installed_from_the_network_updated_and_brought_back(install
     assert sha256(device.models / NAME) == sha256(installed.new)
     assert len(served(port)) == 1
 
+    (systemd / "kept").touch()
+    kept = deploy(installed.new, "--service", "none")
+    assert (kept.status, "charedge-serve.service, a service of the user, cannot be removed" in kept.stderr) == (1, True)
+    assert len(served(port)) == 1
+    (systemd / "kept").unlink()
     removed = deploy(installed.new, "--service", "none")
     assert removed.status == 0, removed.stderr
     assert not (device.home / PLACE / "charedge-serve.service").exists()
@@ -112,6 +122,27 @@ def test_the_first_service_that_does_not_come_is_removed_again(installed, deploy
     assert "the previous model was restored" in result.stderr
     assert sha256(device.models / NAME) == sha256(installed.old)
     assert not (device.home / PLACE / "charedge-ticker.service").exists()
+
+
+def test_a_server_whose_port_another_program_has_is_not_taken_for_it(installed, deploy, systemd):
+    class Healthy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format, *args):
+            pass
+
+    device, other = installed.device, http.server.ThreadingHTTPServer(("127.0.0.1", 0), Healthy)
+    threading.Thread(target=other.serve_forever, daemon=True).start()
+    try:
+        result = deploy(installed.new, "--service", "serve", "--service-port", other.server_port)
+    finally:
+        other.shutdown()
+        other.server_close()
+    assert (result.status, f"another program answers at http://127.0.0.1:{other.server_port}/health" in result.stderr) == (1, True)
+    assert sha256(device.models / NAME) == sha256(installed.old)
+    assert not (device.home / PLACE / "charedge-serve.service").exists()
 
 
 def test_without_systemd_a_service_is_refused(installed, deploy):
