@@ -19,7 +19,8 @@ from .run import Run
 if TYPE_CHECKING:
     import numpy as np
 
-SHAPE = ("cell", "layers", "units", "embedding_dim")
+KEPT = ("cell", "layers", "units", "embedding_dim", "normalization")
+"""Options that a training takes from the model: its shape, and the Unicode form of the text that it knows."""
 
 
 @dataclass(frozen=True)
@@ -37,21 +38,21 @@ class InitialModel:
         """The model's vocabulary."""
         return self.source.vocabulary() if isinstance(self.source, Run) else self.source.vocabulary
 
-    def shape(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The network's shape: the options `SHAPE` by name.
+    def kept(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The options `KEPT` by name.
 
         Args:
             given: the options that the user gave, by name.
 
         Raises:
-            InvalidOption: a given option differs from the shape.
+            InvalidOption: a given option differs from the model's.
         """
         described = self.source.config() if isinstance(self.source, Run) else self.source.manifest
-        shape = {name: getattr(described, name) for name in SHAPE}
-        for name, value in shape.items():
+        kept = {name: getattr(described, name) for name in KEPT}
+        for name, value in kept.items():
             if name in given and given[name] != value:
                 raise InvalidOption(name, f"{given[name]} is not what {self.path} has ({value}): leave it out.")
-        return shape
+        return kept
 
     def weights(self, progress: Progress = no_progress) -> tuple[list[np.ndarray], str]:
         """The weights in the order of `build_model`, for the model's own vocabulary, and their SHA-256.

@@ -132,8 +132,10 @@ def transferred_weights(trained: Sequence[np.ndarray], config: Config, old: Voca
         new: the vocabulary of the returned weights, W tokens.
 
     Returns:
-        Weights with the shapes `weight_shapes(W, config)`. Rows of tokens in both vocabularies are kept; others are random.
+        Weights with the shapes `weight_shapes(W, config)`. Rows of tokens in both vocabularies are kept; others are random, by the
+        training's seed.
     """
+    keras.utils.set_random_seed(config.seed)
     weights = [np.array(weight) for weight in build_model(len(new), config).get_weights()]
     known = {token: i for i, token in enumerate(old.tokens)}
     pairs = np.array([(i, known[token]) for i, token in enumerate(new.tokens) if token in known])

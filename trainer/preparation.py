@@ -121,8 +121,8 @@ def plan_training(
     if is_chief():
         run.require_free(overwrite)
     first = None if init_from is None else find_initial_model(init_from)
-    shape = {} if first is None else first.shape(given)
-    values.update(shape)
+    kept = {} if first is None else first.kept(given)
+    values.update(kept)
     require_inputs_kept(run, [] if vocabulary is None else [vocabulary])
     fixed = None if vocabulary is None else Vocabulary.parse(read_bytes(vocabulary), str(vocabulary))
     encoded = _encode(corpus, values["normalization"], fixed, values["min_count"], progress)
@@ -132,7 +132,7 @@ def plan_training(
         fixed = Vocabulary.of([*first.vocabulary().tokens[1:], *encoded.vocabulary.tokens[1:]])
         encoded = encoded.extended(fixed)
     if preset == AUTO:
-        values = _for_length(encoded, values, {**given, **shape}, shape.get("units"), progress)
+        values = _for_length(encoded, values, {**given, **kept}, kept.get("units"), progress)
     config = Config(
         **values,
         unknown=encoded.unknown,

@@ -109,6 +109,24 @@ def test_a_bundled_model_begins_with_what_it_knows_and_learns_new_characters(pro
     assert (other.returncode, "--init-from shakespeare (was shakespeare-tiny)" in other.stderr) == (1, True), other.stderr
 
 
+def test_the_same_seed_gives_the_same_new_characters(model, charedge, corpus, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text(corpus.read_text()[:3_000] + "ñß漢" * 20, encoding="utf-8")
+    losses = []
+    for name in ("one", "two"):
+        result = charedge("train", text, "--init-from", model.path, "--output", tmp_path / name, *NO_LEARNING)
+        assert result.status == 0, result.stderr
+        losses += [epoch.validation_nats_per_character for epoch in library.Run(tmp_path / name).history()]
+    assert losses[0] == losses[1]
+
+
+def test_a_training_keeps_to_the_models_unicode_form(models, charedge, corpus, tmp_path):
+    model = models(normalization="NFD")
+    result = charedge("train", corpus, "--init-from", model.path, "--output", tmp_path / "run", *NO_LEARNING)
+    assert result.status == 0, result.stderr
+    assert library.Run(tmp_path / "run").config().normalization == "NFD"
+
+
 def test_what_an_approximated_table_leaves_out_is_said(models, corpus, charedge, tmp_path):
     path = models(quantization="int8", embedding_dim=40, units=24).path  # rounded, the table has a rank of 60
     text = tmp_path / "text.txt"
@@ -168,7 +186,10 @@ def test_a_name_that_is_neither_a_file_nor_a_bundled_model_is_refused(charedge, 
     )
 
 
-@pytest.mark.parametrize(("option", "value"), [("--units", "25"), ("--cell", "lstm"), ("--embedding-dim", "3"), ("--layers", "2")])
+OTHER = [("--units", "25"), ("--cell", "lstm"), ("--embedding-dim", "3"), ("--layers", "2"), ("--normalization", "NFKC")]
+
+
+@pytest.mark.parametrize(("option", "value"), OTHER)
 def test_a_network_of_another_shape_than_the_models_is_refused(model, charedge, corpus, tmp_path, option, value):
     result = charedge("train", corpus, "--init-from", model.path, "--output", tmp_path / "run", option, value)
     assert (result.status, f"{option} {value} is not what {model.path} has (" in result.stderr) == (2, True), result.stderr
