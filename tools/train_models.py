@@ -30,6 +30,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from charedge.converter.arguments import MAX_TEMPERATURE
 from charedge.runtime.bundled import FOLDER, NAMES
 from charedge.runtime.files import write_atomically
 from charedge.trainer.config import OPTIONS, settings
@@ -42,6 +43,8 @@ WINDOWS = Path(__file__).parents[1] / "benchmarks" / "windows.py"
 TRAINED, KNOWN = 0.85, 0.9
 """Shares of the text: choose trains up to the first and chooses on the text from there to the second, up to which final trains."""
 PHASES = ("choose", "final")
+FIXED = ("keep", "seed", "validation_split")
+"""Options of `charedge train` that the phases set."""
 
 SHAKESPEARE = (
     "Writes lines that look like those of Shakespeare's plays: speakers, verse, words, and hardly any sense. It knows the 65 "
@@ -260,12 +263,14 @@ def _changes(entries: Sequence[str]) -> Iterator[tuple[str, str | int | float]]:
     """`dropout=0.3` -> ("dropout", 0.3).
 
     Raises:
-        ValueError: an entry has no equals sign, or names no option of a training.
+        ValueError: an entry has no equals sign, or names no option of a training, or one of `FIXED`.
     """
     for entry in entries:
         name, equals, value = entry.partition("=")
         if not equals or name not in OPTIONS:
             raise ValueError(f"--set {entry} must be NAME=VALUE, an option of `charedge train` with underscores.")
+        if name in FIXED:
+            raise ValueError(f"--set {name} is the protocol's: leave it out.")
         with suppress(ValueError):  # what is left as text is refused with the other values that an option does not have
             value = OPTIONS[name].values.kind(value)
         yield name, value
@@ -290,6 +295,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--install takes the recipes as they are: leave out --set")
     if options.logit_temperature is not None and options.only == "choose":
         parser.error("--logit-temperature leaves choose out: give one of the two")
+    if options.logit_temperature is not None and not 1 / MAX_TEMPERATURE <= options.logit_temperature <= MAX_TEMPERATURE:
+        parser.error(f"--logit-temperature must be from {1 / MAX_TEMPERATURE:g} to {MAX_TEMPERATURE:g}")
+    if options.only == "choose" and (options.install or options.seeds):
+        parser.error("--install and --seeds are for the final trainings: leave out --only choose")
+    if options.install and options.seeds and 1 not in options.seeds:
+        parser.error("--install takes the file of seed 1: give it with --seeds")
     unknown = [name for name in options.names if name not in MODELS]
     if unknown:
         parser.error(f"{unknown[0]} is unknown: choose one of {', '.join(MODELS)}")

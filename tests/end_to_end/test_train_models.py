@@ -105,12 +105,29 @@ def test_what_was_made_is_not_made_again(made, tool, capsys):
         (("--set", "units=0"), "`units` 0 must be"),
         (("--set", "colour=3"), "--set colour=3 must be"),
         (("--only", "final", "--set", "units=25"), "has no temperature yet"),
+        (("--set", "seed=2"), "--set seed is the protocol's"),
     ],
 )
 def test_what_cannot_be_trained_is_a_sentence(made, tool, changes, sentence):
     with pytest.raises(SystemExit) as caught:
         tool[0]([*made[1], *changes])
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--logit-temperature", "9"), "--logit-temperature must be from 0.25 to 4"),
+        (("--only", "choose", "--seeds", "1"), "leave out --only choose"),
+        (("--only", "choose", "--install"), "leave out --only choose"),
+        (("--install", "--seeds", "2"), "--install takes the file of seed 1"),
+        (("--install", "--set", "units=25"), "leave out --set"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_before_a_training(tool, capsys, options, sentence):
+    with pytest.raises(SystemExit):
+        tool[0]([NAME, *options])
+    assert sentence in capsys.readouterr().err
 
 
 def test_another_text_under_the_same_name_is_refused(made, tool, tmp_path):
