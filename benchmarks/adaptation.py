@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 
 from arguments import positive
 from step_loop import Loop, alternate
 
-from charedge import Model, load
+from charedge import CharedgeError, Model, load
 
 UNITS, LAYERS = 608, 2
 PROMPT = "Learned before the first character is written. " * 4
@@ -56,7 +57,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        model = load(options.model or _random_model(Path(folder)))
+        try:
+            model = load(options.model or _random_model(Path(folder)))
+        except CharedgeError as error:
+            sys.exit(str(error))
     times = alternate(loops(model), options.rounds, options.seconds)
     medians = {name: statistics.median(rounds) for name, rounds in times.items()}
     for name, median in medians.items():

@@ -6,6 +6,7 @@ python benchmarks/windows.py MODEL TEXT
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,8 @@ def main() -> None:
     text = "".join(normalized_chunks([options.text.read_text(encoding="utf-8")], contents.manifest.normalization))
     ids = contents.vocabulary.encode(text)
     known = ids[ids != 0] if contents.manifest.unknown == "skip" else ids
+    if len(known) < 2:
+        sys.exit(f"{options.text} has fewer than two characters that the model knows: give a longer text.")
     print(nats_in_windows(Step.load(contents, interpreter=options.interpreter), known))
 
 

@@ -8,15 +8,19 @@ model = charedge.load("book.tflite")
 print(model.generate("It was", length=500, temperature=0.8))
 """
 
+# ruff: noqa: PTH112, PTH118, PTH120
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import os
 
-if not (Path(__file__).parent / "runtime").is_dir():  # in a clone, where the rooms are beside this folder
-    __path__.append(str(Path(__file__).parent.parent))
+TYPE_CHECKING = False  # `typing` and `pathlib` take a while to import, and Ctrl-C is not handled yet
+_HERE = os.path.dirname(__file__)
+if not os.path.isdir(os.path.join(_HERE, "runtime")):  # in a clone, where the rooms are beside this folder
+    __path__.append(os.path.dirname(_HERE))
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from .converter.c_array import CArray
     from .converter.convert import Conversion, convert, convert_all
     from .converter.exports import Page, export_c_array, export_html, export_saved_model

@@ -31,6 +31,7 @@ MOST_LOGITS = 1_000_000_000
 MEASURED = np.log(MAX_TEMPERATURE) * chebpts1(17)
 """Logarithms of the temperatures at which the loss is measured. Between them the polynomial's error is about 1e-5 nats."""
 CANDIDATES = np.log(MAX_TEMPERATURE) * np.linspace(-1, 1, 2001)
+LIMIT = ", the limit of what is tried (a longer training helps)"
 BLOCK = 1 << 16
 """Number of logits whose loss is computed at once: they fit in the processor's cache."""
 
@@ -131,13 +132,15 @@ def fit_temperature(model: keras.Model, run: Run, progress: Progress = no_progre
     parts = read_text(model, ids, progress, stage)
     fit = best_temperature(parts, ids[1:])
     text = f"the first {len(ids):,} held-out characters"
+    at_limit = not 1.01 / MAX_TEMPERATURE < fit.temperature < MAX_TEMPERATURE / 1.01
     if fit.temperature == 1:
         message = f"not dividing the logits: fitted on one half of {text}, no temperature helps on the other half"
     else:
         divide_logits(model, fit.temperature)
+        divisor = f"{fit.temperature:.3f}{LIMIT if at_limit else ''}"
         message = (
-            f"dividing the logits by {fit.temperature:.3f}, fitted on {text}; each half of them with the temperature fitted on the "
-            f"other half: {fit.before:.4f} -> {fit.unseen:.4f} nats per character, one stream with the state carried"
+            f"dividing the logits by {divisor}, fitted on {text}; each half of them with the temperature fitted on the other half: "
+            f"{fit.before:.4f} -> {fit.unseen:.4f} nats per character, one stream with the state carried"
         )
     progress(Report(stage, message=message))
     crossed = fit.before if fit.temperature == 1 else fit.unseen

@@ -32,6 +32,8 @@ SENTENCE_TERMINALS = _expanded(
 """The characters with the property Sentence_Terminal (PropList.txt of Unicode 16.0), which Python's unicodedata lacks."""
 FULL_STOPS = frozenset(".\u2024\ufe52\uff0e")
 """The sentence terminals that also stand within a word or a number (Sentence_Break=ATerm in Unicode's annex 29)."""
+UNSEEN = frozenset(("Mn", "Me", "Mc", "Cf"))
+"""The categories of marks on the character before, and of format characters: they end nothing (annex 29, rule SB5)."""
 STRAIGHT_QUOTES = frozenset("\"'\uff02\uff07")
 
 
@@ -89,7 +91,7 @@ class _Sentence:
 
 
 def _closes(mark: str, terminal: str) -> bool:
-    """Whether a character directly after a sentence terminal closes a quotation or a bracket.
+    """Whether a character after a sentence terminal closes a quotation or a bracket, or is a mark on what came before.
 
     Opening quotation marks (Pi) do in some languages: German writes “ there, and Danish «. In Chinese and Japanese, whose
     terminals are wide, they open the next sentence: no space comes before it.
@@ -97,7 +99,7 @@ def _closes(mark: str, terminal: str) -> bool:
     category = unicodedata.category(mark)
     if category == "Pi":
         return unicodedata.east_asian_width(terminal) not in ("W", "F")
-    return category in ("Pe", "Pf") or mark in STRAIGHT_QUOTES
+    return category in ("Pe", "Pf") or category in UNSEEN or mark in STRAIGHT_QUOTES
 
 
 def require_boundary(boundary: str, characters: Iterable[str]) -> Boundary:

@@ -7,8 +7,10 @@ import os
 import stat
 import sys
 import time
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,8 +27,8 @@ from .text import read_chunks, split_lines
 
 if TYPE_CHECKING:
     from .manifest import LogitTemperature, Manifest, Verified
+    from .model import Model
     from .saved_text import SavedText
-    from .scoring import Score
     from .vocabulary import Vocabulary
 
 app = typer.Typer(**PLAIN)
@@ -63,8 +65,7 @@ INTERPRETER = Annotated[
     typer.Option("--interpreter", metavar="NAME", help="ai-edge-litert or tflite-runtime.  [default: the first that fits]"),
 ]
 STRICT = Annotated[bool, typer.Option("--strict", help="Refuse characters outside the vocabulary instead of skipping them.")]
-ADAPT_RATE = Annotated[float, typer.Option(help="Learning rate of --adapt: above 0, at most 1.")]
-DEFAULT_ADAPT_RATE = 0.0002
+ADAPT_RATE = Annotated[float | None, typer.Option(help="Learning rate of --adapt: above 0, at most 1.  [default: 0.0002]")]
 
 
 @app.command()
@@ -110,7 +111,7 @@ def generate(
     samples: Annotated[int, typer.Option(help=f"Number of texts, separated by a line {SAMPLE_SEPARATOR}.")] = 1,
     no_echo: Annotated[bool, typer.Option("--no-echo", help="Leave the prompt out of the output.")] = False,
     adapt: Annotated[bool, typer.Option("--adapt", help="Learn from the prompt; a session keeps what was learned.")] = False,
-    adapt_rate: ADAPT_RATE = DEFAULT_ADAPT_RATE,
+    adapt_rate: ADAPT_RATE = None,
     strict: STRICT = False,
     threads: THREADS = 1,
     interpreter: INTERPRETER = None,
@@ -130,7 +131,9 @@ def generate(
             raise InvalidOption("length", f"0 writes without end, but `{option}` gives whole texts: leave out one of them.")
         if given and characters_per_second is not None:
             raise InvalidOption("characters_per_second", f"cannot pace `{option}`, which gives whole texts: leave out one of them.")
-    _check_rate(adapt, adapt_rate)
+    learning = _learning(adapt, adapt_rate)
+    if as_json and no_echo:
+        raise InvalidOption("no_echo", "has no effect with `json`, which has the prompt in a field of its own: leave it out.")
     pace = None if characters_per_second is None else Pace(characters_per_second)
     options: dict[str, Any] = {
         "temperature": temperature,
@@ -146,13 +149,15 @@ def generate(
         "end_at": end_at,
         "seed": seed,
         "strict": strict,
-        "adapt": adapt,
-        "adapt_rate": adapt_rate,
+        **learning,
     }
     text = _unescape("prompt", prompt or "")
     loaded = load(model, threads, interpreter)
     write = _writer(at_once=sys.stdout.isatty() or pace is not None)
-    echo = _nothing if as_json or no_echo else write
+    read: list[str] = []
+    echo = read.append if as_json else _nothing if no_echo else write
+    if prompt_file is not None and echo is write:
+        _require_not_stdout("prompt_file", prompt_file, "write to another file, or give `no_echo`")
     start = time.perf_counter()
 
     def finish(texts: Sequence[str], saved: SavedText | None = None) -> None:
@@ -160,7 +165,8 @@ def generate(
             characters, seconds = sum(map(len, texts)), time.perf_counter() - start
             fields = {"texts": texts, "characters": characters, "characters_per_second": round(characters / seconds, 1)}
             adapted = adapt or (saved is not None and saved.adapted)
-            print_json({"prompt": text, **fields, "adapted": adapted, "seed": seed, "interpreter": loaded.interpreter})
+            fields |= {"adapted": adapted, "seed": seed, "interpreter": loaded.interpreter}
+            print_json({"prompt": text if prompt_file is None else "".join(read), **fields})
         elif sys.stdout.isatty():
             write("\n")
 
@@ -431,13 +437,33 @@ def verify(
         raise CharedgeError(f"{model} does not work with {step.interpreter} on this machine: convert the run again.")
 
 
-def _check_rate(adapt: bool, rate: float) -> None:
-    """
+def _learning(adapt: bool, rate: float | None) -> dict[str, Any]:
+    """The arguments of `Model` for --adapt and --adapt-rate.
+
     Raises:
         InvalidOption: a rate is given, and nothing adapts.
     """
-    if not adapt and rate != DEFAULT_ADAPT_RATE:
+    if rate is None:
+        return {"adapt": adapt}
+    if not adapt:
         raise InvalidOption("adapt_rate", "has no effect without `adapt`: give both, or leave it out.")
+    return {"adapt": adapt, "adapt_rate": rate}
+
+
+def _shown(file: Path) -> Path | str:
+    return "stdin" if str(file) == "-" else file
+
+
+def _require_not_stdout(field: str, file: Path, remedy: str) -> None:
+    """
+    Raises:
+        InvalidOption: stdout appends to the file, so that what is read would never end.
+    """
+    descriptor = _regular_stdout()
+    with suppress(OSError):  # reading it says why
+        given = os.fstat(0) if str(file) == "-" else file.stat()
+        if descriptor is not None and os.path.samestat(given, os.fstat(descriptor)):
+            raise InvalidOption(field, f"{_shown(file)} is also the output, which would be read as it is written: {remedy}.")
 
 
 @app.command()
@@ -448,7 +474,7 @@ def score(
     adapt: Annotated[
         bool, typer.Option("--adapt", help="Learn from each character after it was scored, with --lines across lines.")
     ] = False,
-    adapt_rate: ADAPT_RATE = DEFAULT_ADAPT_RATE,
+    adapt_rate: ADAPT_RATE = None,
     strict: STRICT = False,
     threads: THREADS = 1,
     interpreter: INTERPRETER = None,
@@ -456,14 +482,19 @@ def score(
 ) -> None:
     """Measure how well a model predicts a text, in nats and bits per character."""
     from .model import load
+    from .scoring import TooShort
 
-    _check_rate(adapt, adapt_rate)
+    learning = _learning(adapt, adapt_rate)
     loaded = load(model, threads, interpreter)
     if lines:
-        _score_lines(file, loaded.scorer(strict, adapt=adapt, adapt_rate=adapt_rate), adapt, as_json)
+        _require_not_stdout("file", file, "write to another file")
+        _score_lines(file, loaded, strict, learning, as_json)
         return
     start = time.perf_counter()
-    result = loaded.score(_with_progress(read_chunks(file)), strict, adapt=adapt, adapt_rate=adapt_rate)
+    try:
+        result = loaded.score(_with_progress(read_chunks(file)), strict, **learning)
+    except TooShort:
+        raise CharedgeError(f"{_shown(file)} has fewer than two characters that the model knows: give a longer text.") from None
     seconds = time.perf_counter() - start
     if as_json:
         speed = round((result.characters - 1) / seconds, 1)
@@ -487,10 +518,13 @@ def _with_progress(chunks: Iterator[str]) -> Iterator[str]:
                 last_line = time.monotonic()
 
 
-def _score_lines(file: Path, score: Callable[[str], Score], adapt: bool, as_json: bool) -> None:
+def _score_lines(file: Path, model: Model, strict: bool, learning: dict[str, Any], as_json: bool) -> None:
     """Print for each line of the file its nats per character, a tab and the line; or a JSON object."""
+    from .model import UnknownCharacters, about_left_out
     from .scoring import TooShort
 
+    adapt, left_out, number = learning["adapt"], Counter[str](), 0
+    score = model.scorer(strict, left_out=left_out, **learning)
     if adapt and not as_json:
         say("adapted while reading: each line is scored by a model that has learned from the lines before it")
     for number, line in enumerate(split_lines(read_chunks(file)), start=1):
@@ -505,6 +539,10 @@ def _score_lines(file: Path, score: Callable[[str], Score], adapt: bool, as_json
             print(to_json({"line": number, **fields, "text": line}))
         else:
             print(f"{result.nats_per_character:.4f}" if result else "-", line, sep="\t")
+    if not number:
+        raise CharedgeError(f"{_shown(file)} has no lines: give a text.")
+    if left_out:
+        warnings.warn(about_left_out("text", left_out), UnknownCharacters, stacklevel=2)
 
 
 @app.command()

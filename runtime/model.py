@@ -310,7 +310,12 @@ class Model:
         return self.scorer(strict, adapt=adapt, adapt_rate=adapt_rate)(text)
 
     def scorer(
-        self, strict: bool = False, *, adapt: bool = False, adapt_rate: float = DEFAULT_RATE
+        self,
+        strict: bool = False,
+        *,
+        adapt: bool = False,
+        adapt_rate: float = DEFAULT_RATE,
+        left_out: Counter[str] | None = None,
     ) -> Callable[[str | Iterable[str]], Score]:
         """A function that scores one text after another, such as the lines of a log: each as `score` does, from a zero state.
 
@@ -318,6 +323,7 @@ class Model:
 
         Args:
             strict, adapt, adapt_rate: as for `score`.
+            left_out: counts the characters that are left out of all texts; by default, there is a warning for each text.
 
         Returns:
             A function of a text, which returns its score and raises what `score` raises.
@@ -329,8 +335,11 @@ class Model:
 
         def score(text: str | Iterable[str]) -> Score:
             scorer, unknown = Scorer(self.step, learner=learner), Counter[str]()
-            for ids in self._encode(text, "text", strict, unknown):
+            encode = self._encode if left_out is None else self.encode
+            for ids in encode(text, "text", strict, unknown):
                 scorer.add(ids)
+            if left_out is not None:
+                left_out.update(unknown)
             return scorer.score(skipped=unknown.total() if self.manifest.unknown == "skip" else 0)
 
         return score
@@ -448,6 +457,9 @@ class Model:
         for chunk in ids:
             reader.read(chunk)
         fed = reader.fed()
+        if rate is not None and fed.learned is not None and not fed.learned.characters:
+            message = "`adapt` has learned nothing: the prompt has fewer than two characters that the model knows."
+            warnings.warn(message, stacklevel=_callers_level())
         return fed if len(fed.recent) else self.start()
 
     def reader(
@@ -479,7 +491,7 @@ class Model:
         """Encode a text as `encode` does; the characters that are left out are named in one warning at the end."""
         yield from self.encode(text, what, strict, unknown)
         if unknown:
-            warnings.warn(left_out(what, unknown), UnknownCharacters, stacklevel=_callers_level())
+            warnings.warn(about_left_out(what, unknown), UnknownCharacters, stacklevel=_callers_level())
 
     def encode(self, text: str | Iterable[str], what: str, strict: bool, unknown: Counter[str]) -> Iterator[np.ndarray]:
         """Normalise and encode a text piece by piece; unknown characters become id 0 or are left out, as in training.
@@ -499,11 +511,15 @@ class Model:
         """
         if not isinstance(text, (str, Iterable)):
             raise InvalidOption(what, f"{text!r} must be a text, or an iterable of texts.")
-        for chunk in normalized_chunks([text] if isinstance(text, str) else text, self.manifest.normalization):
+        chunks = normalized_chunks([text] if isinstance(text, str) else text, self.manifest.normalization)
+        for chunk in chunks:
             ids = self.vocabulary.encode(chunk)
             if self.manifest.unknown == "skip" and not ids.all():
                 unknown.update(chunk[i] for i in np.flatnonzero(ids == UNKNOWN_ID))
                 if strict:
+                    rest = chunks if isinstance(text, str) else ()
+                    for part in rest:
+                        unknown.update(part[i] for i in np.flatnonzero(self.vocabulary.encode(part) == UNKNOWN_ID))
                     names = _names(unknown)
                     raise CharedgeError(
                         f"the {what} has characters that the model does not know: {names}; remove them, or leave out `strict`."
@@ -512,7 +528,7 @@ class Model:
             yield ids
 
 
-def left_out(what: str, unknown: Counter[str]) -> str:
+def about_left_out(what: str, unknown: Counter[str]) -> str:
     """The sentence about the characters of a text that were left out."""
     return f"the {what} has characters that the model does not know: {_names(unknown)}; they are left out."
 

@@ -15,7 +15,7 @@ import numpy as np
 from ..adaptation import DEFAULT_RATE, Learned, checked_rate, matrix_bytes
 from ..boundaries import Boundary
 from ..errors import CharedgeError
-from ..model import Model, left_out
+from ..model import Model, about_left_out
 from ..pattern import ENDED
 from ..sampling import MAX_WINDOW, NotFinite, Sampler, Sampling
 from ..saved_text import UNKNOWN_CHARACTER
@@ -189,7 +189,7 @@ class Job(Work):
         if session is not None:
             plan = replace(plan, start=session.position)
         ids, unknown = _encoded(model, prompt, "prompt")
-        self.skipped = left_out("prompt", unknown) if unknown else None
+        self.skipped = about_left_out("prompt", unknown) if unknown else None
         super().__init__(ids, changed)
         tokens = model.vocabulary.tokens
         self.writes = length > 0
@@ -394,7 +394,7 @@ class ScoreJob(Work):
         """
         rate = checked_rate(adapt, adapt_rate, model.manifest)
         ids, unknown = _encoded(model, text, "text")
-        self.skipped = left_out("text", unknown) if unknown else None
+        self.skipped = about_left_out("text", unknown) if unknown else None
         self._skipped_characters = unknown.total()
         super().__init__(ids, changed)
         self.score: Score | None = None

@@ -161,7 +161,7 @@ def read_fields(fields: tuple[Field, ...], body: Mapping[str, Any]) -> dict[str,
         The values that were given.
 
     Raises:
-        ApiError: a field is unknown or missing, or has an invalid value.
+        ApiError: a field is unknown or missing, has an invalid value, or needs another one.
     """
     known = {entry.name: entry for entry in fields}
     values: dict[str, Any] = {}
@@ -177,6 +177,9 @@ def read_fields(fields: tuple[Field, ...], body: Mapping[str, Any]) -> dict[str,
     for entry in fields:
         if entry.required and entry.name not in values:
             raise ApiError(422, f"`{entry.name}` is missing.", param=entry.name, code="missing_field")
+    if "adapt_rate" in values and not values.get("adapt"):
+        message = "`adapt_rate` has no effect without `adapt`: give both, or leave it out."
+        raise ApiError(422, message, param="adapt_rate", code="invalid_value")
     return values
 
 

@@ -273,10 +273,17 @@ def test_the_command_line_says_whether_a_figure_is_adapted(model, generator, pro
     assert charedge("score", model.path, text, "--adapt").stdout.endswith("carried, adapted while reading\n")
     assert charedge("score", model.path, text, "--adapt", "--adapt-rate", "0").stderr.startswith("charedge: --adapt-rate 0")
     for command in (("score", model.path, text), ("generate", model.path)):
-        alone = charedge(*command, "--adapt-rate", "0.01")
-        assert (alone.status, "--adapt-rate has no effect without --adapt" in alone.stderr) == (2, True)
+        for rate in ("0.01", "0.0002"):
+            alone = charedge(*command, "--adapt-rate", rate)
+            assert (alone.status, "--adapt-rate has no effect without --adapt" in alone.stderr) == (2, True)
     written = json.loads(charedge("generate", model.path, "--prompt-file", text, "--adapt", "--seed", "3", "--json").stdout)
     assert (written["adapted"], written["texts"]) == (True, [generator.generate(prompt, seed=3, adapt=True)])
+
+
+@pytest.mark.parametrize(("options", "learned"), [(("--prompt", "A"), False), ((), False), (("--prompt", "All"), True)])
+def test_it_is_said_if_nothing_was_learned(model, process, options, learned):
+    result = process("generate", model.path, "--adapt", "--length", "5", *options)
+    assert ("--adapt has learned nothing" in result.stderr, result.returncode) == (not learned, 0)
 
 
 def test_lines_are_scored_across_lines(model, generator, charedge, tmp_path):
@@ -289,6 +296,10 @@ def test_lines_are_scored_across_lines(model, generator, charedge, tmp_path):
     assert printed.stdout.splitlines()[::2] == [f"{nats[0]:.4f}\tHello World", f"{nats[1]:.4f}\tHello World"]
     assert "adapted" in printed.stderr
     entries = map(json.loads, charedge("score", model.path, text, "--lines", "--adapt", "--json").stdout.splitlines())
+    unknown = tmp_path / "unknown.txt"
+    unknown.write_text("Hello漢\nWorld字\nHello漢\n")
+    once = charedge("score", model.path, unknown, "--lines")
+    assert (once.status, once.stderr.count("does not know"), "漢" in once.stderr, "字" in once.stderr) == (0, 1, True, True)
     assert [(entry["adapted"], entry["nats_per_character"]) for entry in entries] == [
         *((True, value) for value in (nats[0], None, nats[1], nats[2])),
     ]

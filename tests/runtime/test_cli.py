@@ -36,6 +36,41 @@ def test_no_echo_leaves_the_prompt_out(model, charedge):
     assert charedge(*arguments).stdout == "Hello" + charedge(*arguments, "--no-echo").stdout
 
 
+def test_json_has_the_prompt_of_a_file_and_no_echo_is_refused_with_it(model, charedge, tmp_path):
+    (tmp_path / "prompt.txt").write_text("Hello", encoding="utf-8")
+    arguments = ("generate", model.path, "--prompt-file", tmp_path / "prompt.txt", "--length", "5", "--json")
+    assert json.loads(charedge(*arguments).stdout)["prompt"] == "Hello"
+    result = charedge(*arguments, "--no-echo")
+    assert (result.status, "--no-echo has no effect with --json" in result.stderr) == (2, True)
+
+
+def test_a_text_is_not_read_while_it_is_written(model, tmp_path):
+    """`>> story.txt` would read what it has just written, without an end."""
+    story = tmp_path / "story.txt"
+    story.write_text("Hello\n", encoding="utf-8")
+    for arguments in (("generate", model.path, "--prompt-file", story), ("score", model.path, story, "--lines")):
+        with story.open("a") as output:
+            result = subprocess.run(command(*arguments), stdout=output, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        assert (result.returncode, "is also the output" in result.stderr) == (2, True), result.stderr
+    with story.open("a") as output:
+        arguments = ("generate", model.path, "--prompt-file", story, "--no-echo", "--length", "20", "--seed", "3")
+        subprocess.run(command(*arguments), stdout=output, check=True)
+    assert story.read_text(encoding="utf-8") == "Hello\n" + load(model.path).generate("Hello\n", 20, seed=3)
+
+
+def test_an_empty_text_is_said_by_its_name(model, charedge, tmp_path):
+    empty = tmp_path / "empty.txt"
+    empty.touch()
+    for options in ((), ("--lines",), ("--lines", "--json")):
+        result = charedge("score", model.path, empty, *options)
+        assert (result.status, f"charedge: {empty} has" in result.stderr) == (1, True), result.stderr
+
+
+def test_strict_names_all_unknown_characters_of_a_prompt(model, charedge):
+    result = charedge("generate", model.path, "--prompt", "A漢 and then 字", "--strict")
+    assert (result.status, "漢" in result.stderr, "字" in result.stderr) == (1, True, True)
+
+
 def test_without_a_prompt_the_start_text_is_fed_and_not_printed(model, charedge):
     expected = load(model.path).generate("\n", 30, seed=3)
     for prompt in ([], ["--prompt", ""]):

@@ -86,6 +86,8 @@ TOGETHER = [
     ("logprobs", {"logprobs": 20, "n": 32, "max_tokens": 1000}),
     ("logprobs", {"logprobs": 5, "prompt": "x" * 50_000, "echo": True, "max_tokens": 0}),
     ("end_at", {"end_at": "line", "pattern": "a+"}),
+    ("adapt_rate", {"adapt_rate": 0.01}),
+    ("adapt_rate", {"adapt": False, "adapt_rate": 0.01}),
 ]
 
 
@@ -156,6 +158,7 @@ def test_a_text_to_score_is_needed_and_must_have_a_prediction(client):
     for body, code in (({}, "missing_field"), ({"text": "a"}, "too_short"), ({"text": None}, "missing_field")):
         reply = client.ask("POST", "/v1/score", body)
         assert (reply.status, reply.error["param"], reply.error["code"]) == (422, "text", code)
+    assert client.ask("POST", "/v1/score", {"text": "some text", "adapt_rate": 0.01}).error["param"] == "adapt_rate"
 
 
 def test_a_pattern_that_takes_exponential_time_ends_with_an_error(client, loaded):
