@@ -40,7 +40,10 @@ class Display:
         self._stage, self._last_line, self._last_drawing = "", 0.0, 0.0
         if json_log:
             try:
+                is_new = not os.path.lexists(json_log)
                 _append(json_log, "")
+                if is_new:  # it may be in a folder that is to be empty
+                    json_log.unlink()
             except OSError as error:
                 raise CharedgeError(f"`json_log` {json_log} cannot be written ({error.strerror}): choose another file.") from None
 

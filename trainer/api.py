@@ -133,6 +133,8 @@ def train(
     first = None if init_from is None else path_argument("init_from", init_from)
     listed = None if vocabulary is None else path_argument("vocabulary", vocabulary)
     others = [path_argument("teachers", teacher) for teacher in _several("teachers", teachers)]
+    if allow_unknown and listed is None:
+        raise InvalidOption("allow_unknown", "has no effect without `vocabulary`: give both, or leave it out.")
     if resume and overwrite:
         raise InvalidOption("resume", "and `overwrite` cannot both be given: choose one.")
     read_cluster()
@@ -300,6 +302,8 @@ def _known_ids(run: Run, file: Path | None) -> tuple[np.ndarray, int]:
     """
     config = run.config()
     text = run.held_out() if file is None else normalize(read_text(file), config.normalization)
+    if not text:
+        raise CharedgeError(f"{file or run.path} is empty: give a text.")
     ids = run.vocabulary().encode(text)
     skipped = int((ids == UNKNOWN_ID).sum()) if config.unknown == "skip" else 0
     if skipped:

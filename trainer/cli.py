@@ -86,7 +86,10 @@ def train(
     ] = False,
     init_from: Annotated[
         Path | None,
-        typer.Option(metavar="RUN|MODEL", help="Start from the weights of a run, a model file, or a bundled model (shakespeare)."),
+        typer.Option(
+            metavar="RUN|MODEL",
+            help="Start from the weights of a run, a model file, or a bundled model: shakespeare, shakespeare-tiny.",
+        ),
     ] = None,
     teachers: Annotated[
         list[Path] | None,
@@ -232,8 +235,10 @@ def _display(quiet: bool, json_log: Path | None, output: Path) -> Iterator[Displ
         try:
             yield display
         except Interrupted:
-            if is_chief():
+            if is_chief() and Run(output).has_checkpoint:
                 display.say(f"continue with: charedge train --resume --output {shlex.quote(str(output))}")
+            elif is_chief():
+                display.say("nothing was saved yet: train again with --overwrite")
             raise
 
 
@@ -300,4 +305,6 @@ def _say_result(run: Run, quiet: bool) -> None:
         for sentence in _explained(assess_run(run), len(history), config.epochs):
             say(sentence)
     rounded = f" --quantization {config.quantization_aware}" if config.quantization_aware else ""
-    print(f"next: charedge convert {shlex.quote(str(run.path))} --output {shlex.quote(f'{run.path.name}.tflite')}{rounded}")
+    file = f"{run.path.resolve().name}.tflite"
+    output = file if run.path.name else f"../{file}"  # beside the current folder, if that is the run
+    print(f"next: charedge convert {shlex.quote(str(run.path))} --output {shlex.quote(output)}{rounded}")

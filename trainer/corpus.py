@@ -24,6 +24,11 @@ BLOCK_BYTES = 1 << 20
 TEXT_SUFFIXES = (".txt", ".md", ".rst")
 """Suffixes of the files that are read in a folder; `.gz` may follow."""
 
+RUN_FILES = {"config.json", "vocabulary.txt", "held_out.txt"}
+"""Files by which a run folder is known."""
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"PK\x03\x04": "ZIP", b"\xfd7zXZ": "xz"}
+"""Formats by the first bytes of a file."""
+
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 DOWNLOAD_SECONDS = 60
@@ -41,7 +46,7 @@ class Source:
     @property
     def compressed(self) -> bool:
         """Whether it is a .gz file."""
-        return self.data is None and self.name.endswith(".gz")
+        return self.data is None and self.name.lower().endswith(".gz")
 
     def status(self) -> os.stat_result | None:
         """The file's `stat` result; None for a named corpus.
@@ -95,7 +100,10 @@ class Source:
 
     def _uncompressed(self, progress: Callable[[int], object]) -> Iterator[bytes]:
         if not self.compressed:
-            for block in self.blocks():
+            for number, block in enumerate(self.blocks()):
+                if not number and (kind := next((kind for magic, kind in COMPRESSED.items() if block.startswith(magic)), None)):
+                    named = ", or give it a name that ends in .gz" if kind == "gzip" else ""
+                    raise CharedgeError(f"{self.name} is compressed ({kind}): unpack it{named}.")
                 progress(len(block))
                 yield block
             return
@@ -153,7 +161,7 @@ def _find(name: str, progress: Progress) -> list[Source]:
 def _files_in(folder: Path) -> tuple[list[Path], Counter[str]]:
     """The text files in a folder and its subfolders, sorted by path, and the number of other files by suffix.
 
-    Links to folders are not followed.
+    Links to folders are not followed. Run folders are left out: their texts are those of the corpus.
 
     Raises:
         CharedgeError: a folder cannot be read, or a link to a file is broken.
@@ -163,10 +171,13 @@ def _files_in(folder: Path) -> tuple[list[Path], Counter[str]]:
         raise unreadable(Path(error.filename), error) from None
 
     found, others = [], Counter[str]()
-    for parent, _, names in os.walk(folder, onerror=refuse):
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        if parent != str(folder) and RUN_FILES.issubset(names):
+            folders.clear()
+            continue
         for name in names:
             path = Path(parent, name)
-            if not path.name.removesuffix(".gz").endswith(TEXT_SUFFIXES):
+            if not path.name.lower().removesuffix(".gz").endswith(TEXT_SUFFIXES):
                 others[path.suffix] += 1
             elif not Source(str(path)).is_pipe():
                 found.append(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -41,10 +42,12 @@ def draw_curves(history: Sequence[Epoch], path: Path) -> None:
     )
     axes.set_xlabel("epoch")
     axes.set_ylabel("nats per character")
-    axes.set_title(path.parent.name)
+    axes.set_title(path.parent.name, parse_math=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     picture = BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # of a name that the font lacks
+        figure.savefig(picture, format="png", dpi=120)
     write_atomically(path, picture.getvalue())

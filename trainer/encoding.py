@@ -13,7 +13,7 @@ from ..runtime.errors import CharedgeError
 from ..runtime.progress import Progress, no_progress
 from ..runtime.text import Normalization
 from ..runtime.vocabulary import UNKNOWN_ID, Vocabulary
-from .corpus import find_sources
+from .corpus import Source, find_sources
 from .encoder import code_points
 from .id_cache import Text, provisional_ids
 
@@ -109,6 +109,8 @@ def encode_corpus(
     found = find_sources(sources, progress)
     if len(found) > 1 and (empty := [source.name for source in found if not source.size() and not source.is_pipe()]):
         warnings.warn(f"{len(empty):,} of {len(found):,} files are empty, {empty[0]} among them.", stacklevel=2)
+    if same := _given_twice(found):
+        warnings.warn(f"{same} is given twice: its text may be trained on and held out, so that no loss means much.", stacklevel=2)
     provisional, census = provisional_ids(Text(found, normalization, vocabulary if unknown == "skip" else None), progress)
     if vocabulary is None:
         frequent = [character for character, count in zip(census.alphabet, census.counts, strict=True) if count >= min_count]
@@ -125,3 +127,16 @@ def encode_corpus(
         left_out=census.left_out,
         unknown="unk" if ids.has_unknown else "skip",
     )
+
+
+def _given_twice(sources: Sequence[Source]) -> str | None:
+    """The name of a file that is also another one of the sources, if there is one."""
+    seen: set[tuple[int, int]] = set()
+    for source in sources:
+        status = source.status()
+        if status is None or source.is_pipe():
+            continue
+        if (file := (status.st_dev, status.st_ino)) in seen:
+            return source.name
+        seen.add(file)
+    return None

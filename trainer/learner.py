@@ -42,7 +42,7 @@ class Learner:
             strategy: from `choose_strategy`, for this hardware.
 
         Raises:
-            InvalidOption: the batch size is not a multiple of the number of devices.
+            InvalidOption: the batch size is not a multiple of the number of devices, or there are fewer windows than devices.
             CharedgeError: the text is shorter than a window, or a teacher's run cannot be read.
         """
         self.data, self.strategy = data, strategy
@@ -69,6 +69,10 @@ class Learner:
         replicas, windows = self.strategy.num_replicas_in_sync, (len(self.data.train) - 1) // self._config.sequence_length
         if self._config.batch_size % replicas:
             raise InvalidOption("batch_size", f"{self._config.batch_size} cannot be shared by {replicas} devices: give a multiple.")
+        if 0 < windows < replicas:
+            length = self._config.sequence_length
+            problem = f"{length} leaves fewer windows of the text than there are devices ({windows} and {replicas})"
+            raise InvalidOption("sequence_length", f"{problem}: give a smaller one, a longer text or fewer devices.")
         return min(self._config.batch_size, max(windows // replicas, 1) * replicas)
 
     @property

@@ -189,7 +189,8 @@ class Training:
         position, batches = self.position, self.learner.batches
         loss = float(step.loss)
         if not math.isfinite(loss):
-            self._explain_divergence(loss)
+            place = f"batch {position.step + 1} of epoch {position.epoch + 1}"
+            self._explain_divergence(f"loss became {loss} in {place} (seen while the next one ran)")
         position.step += 1
         position.loss_sum += loss
         position.seconds += timer.lap()
@@ -198,14 +199,13 @@ class Training:
         rate = float(self.learner.schedule(position.epoch * batches.steps + position.step))
         progress(batch_report(position, self.config.epochs, batches.steps, characters, per_step, rate))
 
-    def _explain_divergence(self, loss: float) -> NoReturn:
+    def _explain_divergence(self, what: str) -> NoReturn:
         best = (
             f"{self.run.model} keeps the {self.config.keep} weights so far" if self.run.model.exists() else "no epoch was finished"
         )
-        batch, epoch = self.position.step + 1, self.position.epoch + 1
         raise CharedgeError(
-            f"the loss became {loss} in batch {batch} of epoch {epoch} (seen while the next one ran): train again with a smaller "
-            f"`learning_rate` than {self.config.learning_rate:g}, or a smaller `clip_norm`; {best}."
+            f"the {what}: train again with a smaller `learning_rate` than {self.config.learning_rate:g}, or a smaller `clip_norm`; "
+            f"{best}."
         )
 
     def _save(self) -> None:
@@ -221,6 +221,8 @@ class Training:
         best = min((epoch.validation_nats_per_character for epoch in self.history), default=math.inf)
         with learner.averaged():
             epoch = self._measured_epoch()
+            if not math.isfinite(epoch.validation_nats_per_character):
+                self._explain_divergence(f"validation loss became {epoch.validation_nats_per_character} after epoch {epoch.epoch}")
             is_best = epoch.validation_nats_per_character < best
             self.history.append(epoch)
             if self.writes:

@@ -105,6 +105,11 @@ class Run:
         """Whether the folder holds a run."""
         return self._config.exists()
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether a training can be continued."""
+        return any(self.checkpoints.glob("epoch-*.npz"))
+
     def require_free(self, overwrite: bool) -> None:
         """Check that a new run may be written into the folder.
 

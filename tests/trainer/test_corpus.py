@@ -1,7 +1,9 @@
+import bz2
 import errno
 import gzip
 import hashlib
 import os
+import shutil
 
 import pytest
 from charedge.runtime.text import Normalization
@@ -33,9 +35,16 @@ def test_a_folder_gives_its_texts_sorted_by_path(tmp_path):
     write(tmp_path / "b" / "x.txt.gz", gzip.compress(b"2"))
     write(tmp_path / "a" / "y.txt", b"1")
     write(tmp_path / "c" / "readme.md", b"4")
-    write(tmp_path / "c" / "page.rst.gz", gzip.compress(b"5"))
+    write(tmp_path / "c" / "page.RST.GZ", gzip.compress(b"5"))
     write(tmp_path / "a" / "ignored.py", b"no")
     assert read([str(tmp_path)]) == "12543"
+
+
+def test_run_folders_in_a_folder_are_left_out(train, tmp_path):
+    write(tmp_path / "book.txt", b"text")
+    shutil.copytree(train().path, tmp_path / "runs" / "one")
+    assert read([str(tmp_path)]) == "text"
+    assert read([str(tmp_path / "runs" / "one")]) != ""  # unless it is given itself
 
 
 def test_the_text_is_normalised_as_asked(tmp_path):
@@ -77,6 +86,8 @@ def test_a_missing_network_is_one_sentence(tmp_path, monkeypatch):
         ("a.txt", b"abc\xffdef", "at byte 3"),
         ("a.txt", b"ab\x00cd", "offset 2"),
         ("a.txt", "hello".encode("utf-16"), "looks like UTF-16"),
+        ("a.txt", gzip.compress(b"text", mtime=0), "is compressed \\(gzip\\): unpack it, or give it a name that ends in .gz"),
+        ("a.bz2", bz2.compress(b"text"), "is compressed \\(bzip2\\): unpack it"),
         ("a.txt.gz", b"no gzip", "truncated or not a gzip file"),
         ("a.txt.gz", gzip.compress(b"x" * 1000, mtime=0)[:-9], "truncated or not a gzip file"),
         ("a/b.py", b"folder without text", "holds no"),

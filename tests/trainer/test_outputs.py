@@ -1,6 +1,7 @@
 """A training whose outputs are among the files that it reads is refused, through links and `..` too."""
 
 import shutil
+import signal
 
 import pytest
 from conftest import TINY
@@ -76,6 +77,56 @@ def test_a_run_does_not_replace_what_is_read(run, text, assert_refused, tmp_path
 
 def test_a_log_in_the_run_folder_is_fine(run, charedge, monkeypatch):
     monkeypatch.chdir(run)
-    result = charedge("train", "--resume", "--output", ".", "--json-log", "log.jsonl")
+    result = charedge("train", "--resume", "--output", ".", "--epochs", "3", "--json-log", "log.jsonl")
     assert result.status == 0, result.stderr
     assert (run / "log.jsonl").exists()
+
+
+def test_a_log_in_the_folder_of_a_new_run_does_not_block_it(text, charedge, tmp_path):
+    log = tmp_path / "run" / "log.jsonl"
+    log.parent.mkdir()
+    refused = charedge("train", text, "--output", log.parent, "--json-log", log, "--units", "0")
+    assert (refused.status, list(log.parent.iterdir())) == (2, [])
+    result = charedge("train", text, "--output", log.parent, "--json-log", log, *TINY)
+    assert (result.status, log.exists()) == (0, True), result.stderr
+
+
+def test_a_run_folder_may_have_any_name_and_be_the_current_one(text, charedge, tmp_path, monkeypatch):
+    run = tmp_path / "a$x^$b \u8fd0"  # a formula for matplotlib, and a character that its font lacks
+    run.mkdir()
+    monkeypatch.chdir(run)
+    result = charedge("train", text, "--output", ".", *TINY)
+    assert (result.status, "Glyph" in result.stderr) == (0, False), result.stderr
+    assert result.stdout.splitlines()[-1].startswith(f"next: charedge convert . --output '../{run.name}.tflite'")
+    everything = charedge("convert", ".", "--all", "../all")
+    assert (everything.status, (tmp_path / "all" / f"{run.name}-comparison.png").exists()) == (0, True), everything.stderr
+
+
+def test_a_text_that_is_given_twice_is_warned_of(text, charedge, tmp_path):
+    result = charedge("train", text, text.parent, "--output", tmp_path / "run", *TINY)
+    assert (result.status, f"{text} is given twice" in result.stderr) == (0, True), result.stderr
+
+
+def test_allow_unknown_needs_a_vocabulary(text, charedge, tmp_path):
+    result = charedge("train", text, "--output", tmp_path / "run", "--allow-unknown")
+    assert (result.status, "--allow-unknown has no effect without --vocabulary" in result.stderr) == (2, True)
+
+
+def test_a_text_with_fewer_windows_than_devices_is_refused(process, tmp_path):
+    (tmp_path / "short.txt").write_text("a short text, and a little more of it\n")
+    options = ("--sequence-length", "25", "--cpu-devices", "2", "--output", tmp_path / "run")
+    result = process("train", tmp_path / "short.txt", *TINY, *options)
+    assert (result.returncode, "--sequence-length 25 leaves fewer windows" in result.stderr) == (2, True), result.stderr
+
+
+def test_an_interruption_before_the_first_checkpoint_says_so(text, tmp_path, charedge, monkeypatch):
+    from charedge.runtime.interrupts import Interrupted
+    from charedge.trainer import loop
+
+    def interrupted(*_):
+        raise Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr(loop, "Learner", interrupted)
+    result = charedge("train", text, "--output", tmp_path / "run", *TINY)
+    assert result.status == 130
+    assert "nothing was saved yet: train again with --overwrite" in result.stderr
