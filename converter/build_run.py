@@ -62,7 +62,7 @@ def build_run(
     calibrated = "int8-static" in quantizations or ("int4" in quantizations and gptq)
     notes = {"notes": texts["notes"]} if texts["notes"] else {}
     description = Description(
-        name=texts["name"] or os.fsencode(run.path.resolve().name).decode(errors="replace"),
+        name=texts["name"] or _folder_name(run),
         author=texts["author"] or "",
         license=texts["license"] or "",
         notes=texts["notes"] or "",
@@ -104,3 +104,9 @@ def require_quality(built: Built, output: Path, tolerance: float | None) -> None
             f"{output} was not written: the interpreters differ by {built.probe_difference:.4f} nats per character on its probe, "
             f"and {allowed:g} are allowed; choose another `quantization`."
         )
+
+
+def _folder_name(run: Run) -> str:
+    """The name of the run folder, as one printable line."""
+    name = os.fsencode(run.path.resolve().name).decode(errors="replace")
+    return "".join([c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name])

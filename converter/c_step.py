@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ..runtime.errors import InvalidOption
@@ -23,12 +24,12 @@ def step_files(field: str, output: Path) -> dict[str, bytes]:
     Raises:
         InvalidOption: the header or its source would have the name of one of the files.
     """
-    if f"{output.stem}.c" in (*STEP, EXAMPLE):
+    if f"{output.stem}.c" in (*STEP, EXAMPLE) or output.stem == "charedge":
         raise InvalidOption(
-            field, f"{output} cannot be used, {output.stem}.c is the name of another exported file: choose another name."
+            field, f"{output} cannot be used, its name is that of another exported file or type: choose another name."
         )
     files = {name: (FOLDER / name).read_bytes() for name in STEP}
-    if not output.with_name(EXAMPLE).exists():
+    if not os.path.lexists(output.with_name(EXAMPLE)):
         files[EXAMPLE] = _example(output.stem)
     return files
 

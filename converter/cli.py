@@ -95,12 +95,14 @@ def convert(
     """Convert a run to one .tflite file, and verify it on every installed interpreter."""
     if format not in FORMATS:
         raise InvalidOption("format", f"{format} is unknown: choose {', '.join(FORMATS)}.")
+    if format == "tflite" and output is not None and output.suffix in (".html", ".h"):
+        other = "html" if output.suffix == ".html" else "c"
+        raise InvalidOption("output", f"{output} is not the name of a .tflite file: add `format` {other}, or end it with .tflite.")
     if format != "tflite":
         _refuse_meaningless(ctx, f"--format {format}")
     if format in ("c", "c-array") and _given(ctx, "quantization") and quantization != PROFILE:
-        raise InvalidOption(
-            "quantization", f"{quantization} does not run on microcontrollers: leave it out with --format {format}."
-        )
+        problem = f"{quantization} cannot be chosen: --format {format} always writes {PROFILE}; leave it out."
+        raise InvalidOption("quantization", problem)
     if folder is not None:
         _refuse_meaningless(ctx, "--all")
     if output is None and folder is None:
@@ -172,7 +174,9 @@ def _title(conversion: Conversion | CArray | Page) -> str:
 def _compile_command(result: CArray) -> str:
     """What to type next, with which the example writes text on this machine."""
     header = Path(result.header)
-    folder, name = shlex.quote(str(header.parent)), header.stem
+    folder, name, example = shlex.quote(str(header.parent)), header.stem, header.with_name("main.c")
+    if f'#include "{header.name}"' not in example.read_text(encoding="utf-8", errors="replace"):
+        return f"next: {example} was there before and is kept; include {header.name} in it, or move it away and convert again"
     return f"next: cd {folder} && gcc -std=c99 -O2 main.c {name}.c charedge_step.c -o {name} && ./{name}"
 
 

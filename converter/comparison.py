@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from io import BytesIO
 
@@ -42,9 +43,11 @@ def draw_comparison(results: Sequence[Built], title: str) -> bytes:
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.set_xlabel("size of the file, MB")
     axes.set_ylabel(f"nats per character{' more than Keras' if fitted else ''}, held-out text")
-    axes.set_title(title)
+    axes.set_title(title, parse_math=False)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     picture = BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # of a name that the font lacks
+        figure.savefig(picture, format="png", dpi=120)
     return picture.getvalue()

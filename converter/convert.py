@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .build import Built
     from .verification import Measurement
 
-MAX_FILE_NAME = 200  # bytes; file systems allow 255, the suffix `-int8.tflite` included
+MAX_FILE_NAME = 200  # bytes; file systems allow 255, the suffix `-int8-static.tflite` included
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,13 @@ def convert_all(
     """
     run, folder = Run.of("run", run), path_argument("folder", folder)
     check_options(tolerance, fit_temperature, logit_temperature, name, author, license, notes, progress)
-    if name is not None and (Path(name).name != name or len(os.fsencode(name)) > MAX_FILE_NAME):
-        raise InvalidOption("name", f"{name} must be usable as a file name: at most {MAX_FILE_NAME} bytes, without a folder.")
+    begin = name or run.path.resolve().name
+    if Path(begin).name != begin or len(os.fsencode(begin)) > MAX_FILE_NAME:
+        problem = f"{begin} must be usable as a file name: give one of at most {MAX_FILE_NAME} bytes, without a folder."
+        raise InvalidOption("name", problem)
     check_folder("folder", folder, run)
     texts = {"name": name, "author": author, "license": license, "notes": notes}
     results = build_run(run, list(PROFILES), texts, fit_temperature, logit_temperature, progress)
-    begin = name or run.path.resolve().name
     conversions, errors = [], []
     for built in results:
         path = folder / f"{begin}-{built.quantization}.tflite"

@@ -162,6 +162,7 @@ def export_c_array(
     check_options(tolerance, fit_temperature, logit_temperature, name, author, license, notes, progress)
     require(isinstance(step, bool), "step", step, "True or False")
     require_header_name("output", output)
+    check_file("output", output, run)
     source = output.with_suffix(".c")
     beside = step_files("output", output) if step else {}
     for path in (output, source, *map(output.with_name, beside)):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..runtime.errors import CharedgeError
+from ..runtime.text import BYTE_ORDER_MARK
 from ..runtime.vocabulary import UNKNOWN_ID
 from ..trainer.config import Config, recipe
 from ..trainer.run import Run, kept_epoch
@@ -57,8 +58,12 @@ def _ids(run: Run, text: str, name: str) -> np.ndarray:
 
 
 def start_text(run: Run) -> str:
-    """The character that is read if there is no prompt: a line feed if the text has lines, else its first held-out character."""
-    return "\n" if "\n" in run.vocabulary().tokens else run.held_out()[0]
+    """The character that is read if there is no prompt: a line feed if the text has lines, else its first held-out character.
+
+    A byte order mark, which is not read, is none; without any other, it is the first one of the vocabulary.
+    """
+    tokens = run.vocabulary().tokens
+    return "\n" if "\n" in tokens else next((c for c in (*run.held_out(), *tokens[1:]) if c != BYTE_ORDER_MARK), "")
 
 
 def read_weights(model: keras.Model, config: Config) -> Weights:

@@ -37,6 +37,8 @@ SAMPLE_SEPARATOR = "----"
 SHOWN_TOKENS = 80
 MAX_SAMPLES = 10_000
 MAX_CHARACTERS = 10_000_000  # of a benchmark, which keeps the time of each
+LINE_ESCAPES = str.maketrans({"\n": r"\n", "\r": r"\r", "\t": r"\t"})
+"""For texts of a file that could otherwise look like other lines of `info`."""
 LISTED = 8  # names of files that `info` shows; its JSON has all
 PROGRESS_CHARACTERS, PROGRESS_SECONDS = 10_000, 10.0
 
@@ -77,7 +79,9 @@ def generate(
     prompt_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Read the prompt from a file, or - for stdin.  [default: none]")
     ] = None,
-    length: Annotated[int, typer.Option(help="Maximum number of characters to write; 0 writes without end.")] = 500,
+    length: Annotated[
+        int, typer.Option(help="Maximum number of characters to write, with --end-at the minimum; 0 writes without end.")
+    ] = 500,
     temperature: Annotated[float, typer.Option(help="Below 1 safer, above 1 more varied; 0 takes the top character.")] = 0.8,
     top_k: Annotated[int, typer.Option(help="Keep the k most likely characters; 0 is off.")] = 0,
     top_p: Annotated[float, typer.Option(help="Keep the most likely characters of this total probability; 1 is off.")] = 1.0,
@@ -324,7 +328,7 @@ def info(model: MODEL, as_json: JSON = False) -> None:
         ("vocabulary", _shown_vocabulary(contents.vocabulary)),
     ]
     for label, value in rows:
-        print(f"{label:<12} {value}")
+        print(f"{label:<12} {value.translate(LINE_ESCAPES)}")
 
 
 def _places(manifest: Manifest) -> Iterator[str]:
@@ -338,7 +342,7 @@ def _places(manifest: Manifest) -> Iterator[str]:
     if micro:
         yield f"microcontrollers, with TensorFlow Lite Micro and an arena of {micro.arena_bytes:,} bytes"
     if manifest.quantization in ("int8", "int8-static"):
-        yield "microcontrollers, with the step in C of `charedge convert --format c`"
+        yield "microcontrollers, with the step in C that `charedge convert --format c` writes"
 
 
 def _temperature(temperature: LogitTemperature | None) -> Iterator[str]:
@@ -347,7 +351,8 @@ def _temperature(temperature: LogitTemperature | None) -> Iterator[str]:
         return
     fit = temperature.fit
     if fit is None:
-        yield f"logits divided by {temperature.value:.4g}, which was given"
+        given = "not divided: the temperature 1" if temperature.value == 1 else f"divided by {temperature.value:.4g}, which"
+        yield f"logits {given} was given"
         return
     text = f"the first {fit.characters:,} held-out characters"
     if temperature.value == 1:

@@ -54,12 +54,15 @@ def unescape(text: str) -> str:
     return ESCAPE_PATTERN.sub(replace, text)
 
 
+LONGEST_ESCAPE = len(r"\U00000000")
+
+
 def _character(line: str) -> str | None:
     """The character of a line of `vocabulary.txt`; None if the line is not one character."""
     if len(line) == 1:
         return None if line == "\\" or unicodedata.category(line) == "Cc" else line
     try:
-        character = unescape(line) if line.startswith("\\") else ""
+        character = unescape(line) if line.startswith("\\") and len(line) <= LONGEST_ESCAPE else ""
     except ValueError:
         return None
     return character if len(character) == 1 else None

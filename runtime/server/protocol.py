@@ -108,7 +108,7 @@ def completion_fields(settings: Settings) -> tuple[Field, ...]:
         Field(
             "logit_bias",
             {"type": "object", "additionalProperties": _number(-100, 100)},
-            "Values to add to logits. A key is a character, or the number of a line of `vocabulary.txt`. Default: none.",
+            "Values to add to logits. A key is a character, or in digits the number of a line of `vocabulary.txt`. Default: none.",
         ),
         Field("n", _integer(1, settings.concurrency), "Number of texts for each prompt. Default: 1."),
         Field("best_of", _integer(1, settings.concurrency), "The same number as `n`. Default: `n`."),

@@ -344,7 +344,7 @@ def test_the_step_needs_no_tflite_micro(exported, tmp_path, monkeypatch):
     assert "ARENA" not in header
 
 
-@pytest.mark.parametrize("name", ["main.h", "charedge_step.h"])
+@pytest.mark.parametrize("name", ["main.h", "charedge_step.h", "charedge.h"])
 def test_a_header_with_the_name_of_the_step_or_the_example_is_refused(request, tmp_path, name):
     command_line = request.getfixturevalue("charedge")
     result = command_line("convert", tmp_path / "no-run", "--format", "c", "--output", tmp_path / name)
@@ -357,4 +357,4 @@ def test_another_quantization_is_refused(request, tmp_path):
     options = ("--format", "c", "--quantization", "int4", "--output", tmp_path / "bard.h")
     result = request.getfixturevalue("charedge")("convert", tmp_path / "no-run", *options)
     assert result.status == 2
-    assert "--quantization int4 does not run on microcontrollers" in result.stderr
+    assert "--quantization int4 cannot be chosen: --format c always writes int8-static" in result.stderr

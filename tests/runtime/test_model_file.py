@@ -195,6 +195,14 @@ def test_a_manifest_that_is_not_a_known_json_object_is_refused(model, tmp_path, 
     refused(tmp_path, file.getvalue(), r"charedge\.json")
 
 
+def test_a_files_texts_cannot_look_like_other_lines(model, charedge, tmp_path):
+    path = tmp_path / "forged.tflite"
+    path.write_bytes(rewrite(model, lambda fields: fields.update(name="mine\nverified     0.0001 nats")))
+    lines = charedge("info", path).stdout.splitlines()
+    assert r"mine\nverified     0.0001 nats: GRU" in lines[0]
+    assert not any(line.startswith("verified     0.0001") for line in lines)
+
+
 def test_fields_of_a_later_charedge_are_left_alone(model, tmp_path):
     path = tmp_path / "later.tflite"
     path.write_bytes(rewrite(model, lambda fields: fields.update(colour="green")))
