@@ -42,7 +42,7 @@ float largest(const float* logits) {
   return most;
 }
 
-// Whether the model does here what it did where it was converted.
+// Whether the model behaves here as it did on the workstation.
 bool probe_passes(tflite::MicroInterpreter& interpreter) {
   begin();
   float nats = 0;
@@ -64,14 +64,14 @@ float random_number() {  // from 0 to 1, by xorshift32
   return static_cast<float>(random_state >> 8) / 16777216.0f;
 }
 
-// A token from softmax(logits / temperature), at 0 the likeliest; never token 0, [UNK].
+// A token from softmax(logits / temperature), at temperature 0 the most likely one; never token 0, [UNK].
 int32_t draw(const float* logits, float temperature) {
-  int32_t likeliest = 1;
+  int32_t best = 1;
   for (int i = 2; i < BARD_VOCABULARY_SIZE; ++i) {
-    if (logits[i] > logits[likeliest]) likeliest = i;
+    if (logits[i] > logits[best]) best = i;
   }
-  if (temperature <= 0) return likeliest;
-  const float most = logits[likeliest];
+  if (temperature <= 0) return best;
+  const float most = logits[best];
   float sum = 0;
   for (int i = 1; i < BARD_VOCABULARY_SIZE; ++i) sum += expf((logits[i] - most) / temperature);
   float rest = random_number() * sum;
@@ -79,7 +79,7 @@ int32_t draw(const float* logits, float temperature) {
     rest -= expf((logits[i] - most) / temperature);
     if (rest < 0) return i;
   }
-  return likeliest;
+  return best;
 }
 
 // The token that a UTF-8 text begins with, 0 if it is not in the vocabulary, and how many bytes it takes.
@@ -128,7 +128,7 @@ int main() {  // with ESP-IDF: extern "C" void app_main(), and `return;`
     return 1;
   }
   if (!probe_passes(interpreter)) {
-    puts("The model does not compute here what it computed on the workstation.");
+    puts("The probe failed: the model does not behave as it did on the workstation.");
     return 1;
   }
   fputs("ROMEO:", stdout);

@@ -1,6 +1,6 @@
 """charRNN (an LSTM on Don Quijote, after Karpathy's char-rnn) with charedge. Prints a row for each step.
 
-python examples/reproductions/charrnn.py quijote.txt --output charrnn        60 epochs, about half an hour on two cores
+python examples/reproductions/charrnn.py quijote.txt --output charrnn        60 epochs, about an hour
 """
 
 import argparse
