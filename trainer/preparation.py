@@ -17,6 +17,7 @@ from ..runtime.text import Normalization, read_bytes
 from ..runtime.vocabulary import Vocabulary
 from .cluster import is_chief
 from .config import BFLOAT16, Config, settings
+from .corpus import NAMED
 from .dataset import validation_start
 from .encoding import Encoded, encode_corpus
 from .initial_model import InitialModel, find_initial_model
@@ -235,6 +236,7 @@ def plan_finetuning(
         teachers=(),
         teachers_sha256=(),
         initialized_from=str(run.path),
+        corpus=_record(corpus, encoded) if corpus else recorded.corpus,
         versions=_versions(),
         ended=None,
     )
@@ -297,9 +299,13 @@ def _same_text(run: Run, config: Config, sources: Sequence[str], progress: Progr
     Raises:
         CharedgeError: the text differs, or cannot be read.
     """
-    sources = sources or config.corpus.get("sources", ())
     if not sources:
-        raise CharedgeError(f"{run.path} does not record where its text was read: give `corpus`.")
+        sources = config.corpus.get("sources", ())
+        if not sources:
+            raise CharedgeError(f"{run.path} does not record where its text was read: give `corpus`.")
+        missing = next((name for name in sources if name not in NAMED and not os.path.lexists(name)), None)
+        if missing is not None:
+            raise CharedgeError(f"{missing}, the text that {run.path} was trained on, is not there: give `corpus`, its place now.")
     vocabulary = run.vocabulary() if config.fixed_vocabulary else None
     encoded = _encode(sources, config.normalization, vocabulary, config.min_count, progress, config.unknown)
     if encoded.sha256 != config.corpus["sha256"]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import reference
+from conftest import TINY
 
 INT4 = ("--quantization", "int4", "--json")
 
@@ -115,3 +116,16 @@ def test_bad_input_is_one_sentence(train, charedge, tmp_path):
         assert (result.status, match in result.stderr) == (status, True), result.stderr
         assert "Traceback" not in result.stderr
         assert not fine.exists()
+
+
+def test_a_text_that_was_moved_is_recorded_where_it_is_now(corpus, process, charedge, tmp_path):
+    text, moved, run, tuned = (tmp_path / name for name in ("text.txt", "moved.txt", "run", "tuned"))
+    text.write_text(corpus.read_text()[:4000])
+    assert process("train", text, "--output", run, *TINY, "--epochs", "1").returncode == 0
+    text.rename(moved)
+    refused = charedge("train", "--resume", "--output", run, "--epochs", "2")
+    assert refused.status == 1
+    assert f"{text}, the text that {run} was trained on, is not there: give CORPUS, its place now." in refused.stderr
+    assert process("finetune", run, moved, "--output", tuned, "--epochs", "1").returncode == 0
+    resumed = process("train", "--resume", "--output", tuned, "--epochs", "2")
+    assert resumed.returncode == 0, resumed.stderr
