@@ -153,7 +153,7 @@ def test_the_sketch_checks_the_probe_feeds_the_prompt_and_writes_with_the_state_
 def test_the_sketch_writes_nothing_with_a_model_that_fails_its_probe(models, tmp_path):
     sketch = build(tmp_path, models(quantization="int8").path, error=0.02)
     result = subprocess.run([sketch], capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stdout) == (1, "The model does not compute here what it computed on the workstation.\n")
+    assert (result.returncode, result.stdout) == (1, "The probe failed: the model does not behave as it did on the workstation.\n")
 
 
 @pytest.mark.parametrize("processor", ["cortex-m0plus", "cortex-m33"])
