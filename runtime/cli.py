@@ -23,7 +23,7 @@ from .bundled import DEFAULT, NAMES, find_model
 from .errors import CharedgeError, InvalidOption
 from .interrupts import HANGUP, Interrupted, deferred_interrupts
 from .pace import Pace
-from .text import read_chunks, split_lines
+from .text import read_chunks, shown_name, split_lines
 
 if TYPE_CHECKING:
     from .manifest import LogitTemperature, Manifest, Verified
@@ -351,8 +351,8 @@ def _temperature(temperature: LogitTemperature | None) -> Iterator[str]:
         return
     fit = temperature.fit
     if fit is None:
-        given = "not divided: the temperature 1" if temperature.value == 1 else f"divided by {temperature.value:.4g}, which"
-        yield f"logits {given} was given"
+        divided = temperature.value != 1
+        yield f"logits divided by {temperature.value:.4g}, which was given" if divided else "logits not divided: 1 was given"
         return
     text = f"the first {fit.characters:,} held-out characters"
     if temperature.value == 1:
@@ -455,10 +455,6 @@ def _learning(adapt: bool, rate: float | None) -> dict[str, Any]:
     return {"adapt": adapt, "adapt_rate": rate}
 
 
-def _shown(file: Path) -> Path | str:
-    return "stdin" if str(file) == "-" else file
-
-
 def _require_not_stdout(field: str, file: Path, remedy: str) -> None:
     """
     Raises:
@@ -468,7 +464,7 @@ def _require_not_stdout(field: str, file: Path, remedy: str) -> None:
     with suppress(OSError):  # reading it says why
         given = os.fstat(0) if str(file) == "-" else file.stat()
         if descriptor is not None and os.path.samestat(given, os.fstat(descriptor)):
-            raise InvalidOption(field, f"{_shown(file)} is also the output, which would be read as it is written: {remedy}.")
+            raise InvalidOption(field, f"{shown_name(file)} is also the output, which would be read as it is written: {remedy}.")
 
 
 @app.command()
@@ -499,7 +495,7 @@ def score(
     try:
         result = loaded.score(_with_progress(read_chunks(file)), strict, **learning)
     except TooShort:
-        raise CharedgeError(f"{_shown(file)} has fewer than two characters that the model knows: give a longer text.") from None
+        raise CharedgeError(f"{shown_name(file)} has fewer than two characters that the model knows: give a longer text.") from None
     seconds = time.perf_counter() - start
     if as_json:
         speed = round((result.characters - 1) / seconds, 1)
@@ -545,7 +541,7 @@ def _score_lines(file: Path, model: Model, strict: bool, learning: dict[str, Any
         else:
             print(f"{result.nats_per_character:.4f}" if result else "-", line, sep="\t")
     if not number:
-        raise CharedgeError(f"{_shown(file)} has no lines: give a text.")
+        raise CharedgeError(f"{shown_name(file)} has no lines: give a text.")
     if left_out:
         warnings.warn(about_left_out("text", left_out), UnknownCharacters, stacklevel=2)
 

@@ -53,7 +53,7 @@ def as_written(expression: str, form: Normalization) -> str:
 
 
 def written_out(expression: str) -> int:
-    """Number of characters, classes and groups of an expression with its least counts written out: 6 of `[a-z]{2}(b){2,9}`.
+    """Number of characters, classes and groups of an expression with its repetitions written out: 6 of `[a-z]{2}(b){2,9}`.
 
     At least that number: where the syntax is another one, every count is taken to repeat the whole expression.
     """
@@ -104,7 +104,7 @@ class Pattern:
         try:
             written = as_written(expression[: MAX_WRITTEN_OUT + 1], normalization)
             if len(expression) > MAX_WRITTEN_OUT or written_out(written) > MAX_WRITTEN_OUT:
-                reason = f"has more than {MAX_WRITTEN_OUT:,} characters with its counts written out"
+                reason = f"has more than {MAX_WRITTEN_OUT:,} characters when its repetitions are written out"
                 raise InvalidOption("pattern", f"{_shown(expression)} {reason}: write a simpler one.")
             self._compiled: Any = regex.compile(written)
         except regex.error as error:

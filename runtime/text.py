@@ -132,7 +132,12 @@ def read_chunks(path: Path) -> Iterator[str]:
     Raises:
         CharedgeError: it cannot be read, or is not UTF-8 text.
     """
-    return decode_blocks(_read_blocks(path), "stdin" if str(path) == "-" else str(path))
+    return decode_blocks(_read_blocks(path), shown_name(path))
+
+
+def shown_name(path: Path) -> str:
+    """The name of a text in messages; `-` is stdin."""
+    return "stdin" if str(path) == "-" else str(path)
 
 
 def decode_blocks(blocks: Iterable[bytes], name: str) -> Iterator[str]:

@@ -24,8 +24,8 @@ BLOCK_BYTES = 1 << 20
 TEXT_SUFFIXES = (".txt", ".md", ".rst")
 """Suffixes of the files that are read in a folder; `.gz` may follow."""
 
-RUN_FILES = {"config.json", "vocabulary.txt", "held_out.txt"}
-"""Files by which a run folder is known."""
+IN_EVERY_RUN = {"config.json", "vocabulary.txt", "held_out.txt"}
+"""Files that every run folder has, by which it is known."""
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"PK\x03\x04": "ZIP", b"\xfd7zXZ": "xz"}
 """Formats by the first bytes of a file."""
 
@@ -172,7 +172,7 @@ def _files_in(folder: Path) -> tuple[list[Path], Counter[str]]:
 
     found, others = [], Counter[str]()
     for parent, folders, names in os.walk(folder, onerror=refuse):
-        if parent != str(folder) and RUN_FILES.issubset(names):
+        if parent != str(folder) and IN_EVERY_RUN.issubset(names):
             folders.clear()
             continue
         for name in names:

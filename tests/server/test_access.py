@@ -274,6 +274,7 @@ def test_those_behind_one_that_leaves_the_queue_go_on(model):
                 pass
             leaving.close()
             assert behind.result()
+            assert engine.rows_in_use == 1  # the endless text's, which it did not wait for
 
 
 @pytest.mark.parametrize("place", ["read", "fed"])
